@@ -1,0 +1,1 @@
+"""One script a question; `python -m benchmarks.NAME` from the repository root."""

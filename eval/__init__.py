@@ -1,0 +1,1 @@
+"""Evaluation command lines: python -m eval.NAME --config=... --workdir=..."""

@@ -1,0 +1,1 @@
+"""Data whose diffusion model is known in closed form."""

@@ -1,0 +1,1 @@
+"""Guidance: curves omega(t), combination rules, gradient-norm probing."""

@@ -1,0 +1,184 @@
+"""Guidance weight schedules omega(t): the idea of progressive guidance.
+
+    eps_hat = eps_c + omega(t) (eps_c - eps_u)                            (paper, Eq. 3)
+
+weak while the image is noise (t near T), strong later. A schedule here is an array:
+`make` evaluates a curve g(tau), tau = t / T, on the sampling timesteps, standardises
+it and multiplies by the guidance scale. tau = 1 is noise, so an "increasing" schedule
+is one whose g falls with tau: omega[0] < omega[-1] in sampling order.
+"""
+
+import difflib
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from progguide_jax.guidance import curves, gradnorm
+
+
+def static(tau):
+    """g = 1."""
+    return np.ones_like(tau)
+
+
+def linear(tau):
+    """g = 2 (1 - tau): increasing (paper, section 4.1)."""
+    return 2 * (1 - tau)
+
+
+def cosine(tau):
+    """g = 1 + cos(pi tau): increasing (paper, section 4.1)."""
+    return 1 + np.cos(np.pi * tau)
+
+
+def invlinear(tau):
+    """g = 2 tau: decreasing, the mirror of linear (paper, A.1)."""
+    return 2 * tau
+
+
+def sine(tau):
+    """g = 1 - cos(pi tau): decreasing, mirrors cosine (A.1 names it, no formula)."""
+    return 1 - np.cos(np.pi * tau)
+
+
+def sine_bump(tau):
+    """g = (pi / 2) sin(pi tau): a peak in the middle, the other reading of "sine"."""
+    return np.pi / 2 * np.sin(np.pi * tau)
+
+
+def lambda_(tau):
+    """g = 2 (1 - |1 - 2 tau|): a peak in the middle, a capital Lambda."""
+    return 2 * (1 - np.abs(1 - 2 * tau))
+
+
+def vshape(tau):
+    """g = 2 |1 - 2 tau|: a trough in the middle, a V."""
+    return 2 * np.abs(1 - 2 * tau)
+
+
+def pcs(tau, power: float = 4.0):
+    """g = (1 - cos(pi (1 - tau)^power)) / 2: power-cosine, peak 1 (Gao et al. 2023)."""
+    if not power > 0:
+        raise ValueError(f"pcs: power must be positive, got {power}")
+    return (1 - np.cos(np.pi * (1 - tau) ** power)) / 2
+
+
+class Schedule(NamedTuple):
+    """curve(tau, **shape) and the standardisation it has unless one is asked for."""
+
+    curve: Callable[..., np.ndarray]
+    normalize: str = "sampling"
+
+
+def _interval(num_timesteps, t_min: float = 0, t_max: float | None = None):
+    """g = 1 for t_min <= t <= t_max, else 0 (Kynkaanniemi et al. 2024, in t)."""
+    t_max = num_timesteps - 1 if t_max is None else t_max
+    if t_min > t_max:
+        raise ValueError(f"interval: t_min {t_min} is above t_max {t_max}")
+
+    def curve(tau):
+        t = tau * num_timesteps
+        # tau = t / T rounds: compare with a margin far below one timestep
+        return ((t >= t_min - 1e-6) & (t <= t_max + 1e-6)).astype(np.float64)
+
+    return curve
+
+
+def _table(num_timesteps, values):
+    """Weights [N] or [K,N] over t ascending."""
+    return curves.table(values, num_timesteps)
+
+
+def _gn(num_timesteps, g):
+    """G(t) averaged over classes, from g [T] or [K,T] (paper, Algorithm 1)."""
+    g = np.atleast_2d(_checked_gradnorm(g, num_timesteps))
+    return curves.table(gradnorm.cumulative(g.mean(0)), num_timesteps)
+
+
+def _gn_all(num_timesteps, g):
+    """G(t, c) for each class, from g [K,T]: [K,S] (paper, section 4.2)."""
+    g = _checked_gradnorm(g, num_timesteps)
+    if g.ndim != 2:
+        raise ValueError(
+            f"gn_all: g has shape {g.shape}, expected [K, {num_timesteps}]"
+        )
+    return curves.table(gradnorm.cumulative(g), num_timesteps)
+
+
+def _checked_gradnorm(g, num_timesteps: int) -> np.ndarray:
+    g = np.asarray(g, np.float64)
+    if g.ndim not in (1, 2) or g.shape[-1] != num_timesteps:
+        raise ValueError(
+            f"gn: g has shape {g.shape}, expected [{num_timesteps}] or "
+            f"[K, {num_timesteps}]: probe with the noise schedule you sample with"
+        )
+    if not np.all(np.isfinite(g)) or np.any(g < 0):
+        raise ValueError("gn: g must be finite and not negative")
+    return g
+
+
+def _of_tau(curve):
+    return lambda num_timesteps, **shape: functools.partial(curve, **shape)
+
+
+SCHEDULES = {
+    "static": Schedule(_of_tau(static)),
+    "linear": Schedule(_of_tau(linear)),
+    "cosine": Schedule(_of_tau(cosine)),
+    "invlinear": Schedule(_of_tau(invlinear)),
+    "sine": Schedule(_of_tau(sine)),
+    "sine_bump": Schedule(_of_tau(sine_bump)),
+    "lambda": Schedule(_of_tau(lambda_)),
+    "vshape": Schedule(_of_tau(vshape)),
+    "pcs": Schedule(_of_tau(pcs), "none"),
+    "interval": Schedule(_interval, "none"),
+    "table": Schedule(_table),
+    "gn": Schedule(_gn),
+    "gn_all": Schedule(_gn_all),
+}
+
+
+def names() -> list[str]:
+    """The schedules that `make` knows."""
+    return list(SCHEDULES)
+
+
+def make(
+    name: str,
+    scale: float,
+    timesteps: np.ndarray,
+    num_timesteps: int,
+    normalize: str | None = None,
+    **shape,
+) -> np.ndarray:
+    """omega float32 [S] in sampling order ([K,S] for gn_all and for tables [K,N]).
+
+    scale: the guidance scale, 0 = plain conditional sampling; the mean of omega over
+    the timesteps [S] equals it, except for `pcs` (its peak), `interval` (its height).
+    normalize: one of `curves.MODES`; None = the schedule's own. shape: `power` for
+    pcs; `t_min`, `t_max` for interval; `values` for table; `g` for gn and gn_all.
+    Raises ValueError on an unknown name or a scale that makes no sense.
+    """
+    if name not in SCHEDULES:
+        near = difflib.get_close_matches(name, SCHEDULES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"unknown schedule {name!r}: {hint}use one of {', '.join(SCHEDULES)}"
+        )
+    lowest = -1.0 if name == "static" else 0.0  # -1 is the unconditional model
+    if not np.isfinite(scale) or scale < lowest:
+        raise ValueError(
+            f"guidance scale {scale} makes no sense for {name!r}: use a finite number, "
+            f"at least {lowest:g} (0 = plain conditional sampling)"
+        )
+    schedule = SCHEDULES[name]
+    try:
+        curve = schedule.curve(num_timesteps, **shape)
+        weights = curves.standardise(
+            curve, timesteps, num_timesteps, normalize or schedule.normalize
+        )
+    except TypeError as error:
+        raise ValueError(f"schedule {name!r}: {error}") from error
+    return (scale * weights).astype(np.float32)

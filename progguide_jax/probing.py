@@ -1,0 +1,249 @@
+"""Probing a trained workdir: Algorithm 1 over the training images, resumable."""
+
+import functools
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from progguide_jax import plots, state
+from progguide_jax.data import batches
+from progguide_jax.guidance import gradnorm
+from progguide_jax.runtime import checkpoints, files, sharding, writers
+from progguide_jax.runtime import config as config_lib
+
+SITE = "label-embedding row"
+UNIFORM_STREAM, IMAGE_STREAM, T_STREAM = 3, 4, 6  # of `batches.philox`
+
+
+def probe(config, workdir: str) -> None:
+    """Measure g(t, c) with the averaged weights: WORKDIR/probe/curve.{npz,json,png}.
+
+    curve.npz: g, standard_error, count, G, G_standard_error [K,T]; gn [T], the class
+    mean of G, with gn_standard_error; t [T]. The accumulator is saved on the way: the
+    same command goes on where it stopped.
+    """
+    config_lib.validate(config)
+    mesh = sharding.mesh()
+    sharding.check_batch(config.probe.batch_size, mesh, "probe.batch_size")
+    params, origin = state.load_ema(config, workdir, mesh)
+    folder = epath.Path(workdir) / "probe"
+    made_by = _provenance(config, origin)
+    if _finished(folder, made_by):
+        logging.info("already there: %s", curve_path(workdir))
+        return
+    dataset = state.load_data(config)
+    with jax.default_matmul_precision("highest"):
+        acc = _accumulate(config, mesh, folder, dataset, params, made_by)
+    if jax.process_index() == 0:
+        _write_curve(folder, gradnorm.mean_curve(acc), made_by)
+        (folder / "accumulator.npz").unlink(missing_ok=True)
+
+
+def curve_path(workdir: str) -> str:
+    return str(epath.Path(workdir) / "probe" / "curve.npz")
+
+
+def load_curve(config, path: str, origin: dict) -> np.ndarray:
+    """g [K,T] of a curve.npz; ValueError unless it was probed on the checkpoint
+    `origin` and with the noise schedule of config."""
+    if not epath.Path(path).exists():
+        raise FileNotFoundError(
+            f"no gradient-norm curve at {path}: run probe.py first, with the same "
+            "--config and --workdir"
+        )
+    provenance = epath.Path(path).with_suffix(".json")
+    if not provenance.exists():
+        raise ValueError(f"{provenance} is missing: run probe.py again")
+    made_by = json.loads(provenance.read_text())
+    if made_by["noise_schedule"] != _schedule_digest(config):
+        raise ValueError(
+            f"{path} was probed with another noise schedule: run probe.py again with "
+            "this config"
+        )
+    if made_by["checkpoint"] != origin:
+        raise ValueError(
+            f"{path} was probed on another checkpoint (step "
+            f"{made_by['checkpoint']['step']}; this one is step {origin['step']}): run "
+            "probe.py again, or pass its G as a table"
+        )
+    return files.load_npz(path)["g"]
+
+
+def draw(
+    mode: str,
+    seed: int,
+    number: int,
+    size: int,
+    labels: np.ndarray,
+    num_timesteps: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(index int64 [B] into labels [N], t int32 [B]) of batch `number`: a function of
+    (seed, number).
+
+    "stratified": K places in a row hold each class once, and each class goes through
+    permutations of its images and of 0 ... T-1, so that K T places hold every (t, c)
+    once. "uniform": images in the order of an epoch and independent t, as Algorithm 1
+    says.
+    """
+    if mode == "uniform":
+        bits = batches.philox(seed, UNIFORM_STREAM, number).random_raw(size)
+        index = batches.indices(seed, number, size, len(labels))
+        return index, (bits % np.uint64(num_timesteps)).astype(np.int32)
+    classes = np.unique(labels)
+    place = np.arange(number * size, (number + 1) * size)
+    rank, which = np.divmod(place, len(classes))
+    index, t = np.empty(size, np.int64), np.empty(size, np.int32)
+    for i, c in enumerate(classes):
+        mine = which == i
+        members = np.flatnonzero(labels == c)
+        image_seed, t_seed = ((seed, stream, i) for stream in (IMAGE_STREAM, T_STREAM))
+        index[mine] = members[_round_robin(*image_seed, rank[mine], len(members))]
+        t[mine] = _round_robin(*t_seed, rank[mine], num_timesteps)
+    return index, t
+
+
+def _round_robin(seed, stream, substream, rank, n: int) -> np.ndarray:
+    """Element rank[...] of endless permutations of 0 ... n-1, one after the other."""
+    cycle, place = np.divmod(rank, n)
+    result = np.empty(len(rank), np.int64)
+    for k in np.unique(cycle):
+        counter = (int(k) << 16) + substream
+        bits = batches.philox(seed, stream, counter).random_raw(n)
+        result[cycle == k] = np.argsort(bits, kind="stable")[place[cycle == k]]
+    return result
+
+
+def probe_step(acc, params, batch: dict, number, *, config, module):
+    """Add one global batch {"image", "label", "t"} to the accumulator."""
+    key = jax.random.fold_in(jax.random.key(config.probe.seed), 2)
+    key = jax.random.fold_in(key, number)
+    label, x0 = batch["label"], batch["image"]
+    g = gradnorm.per_example(
+        functools.partial(state.eps_of_embedding(module), params),
+        x0,
+        jax.random.normal(key, x0.shape),
+        batch["t"],
+        state.embed_label(module, params, label),
+        noise_schedule=module.noise_schedule,
+    )
+    return gradnorm.accumulate(acc, g, batch["t"], label)
+
+
+def compiled_step(config, mesh):
+    """`probe_step` under jit in float32: accumulator donated, batch split."""
+    repl, split = sharding.replicated(mesh), sharding.batch(mesh)
+    module = state.network(config, dtype="float32")
+    return jax.jit(
+        functools.partial(probe_step, config=config, module=module),
+        in_shardings=(repl, repl, split, repl),
+        out_shardings=repl,
+        donate_argnums=0,
+    )
+
+
+def _accumulate(config, mesh, folder, dataset, params, made_by):
+    settings, size = config.probe, config.probe.batch_size
+    num_timesteps = config.noise.num_timesteps
+    num_batches = -(-settings.num_examples // size)
+    acc, first = _resume(folder, made_by, config)
+    acc = jax.device_put(acc, sharding.replicated(mesh))
+    step = compiled_step(config, mesh)
+    rows = sharding.host_rows(size)
+
+    def make_batch(number):
+        index, t = draw(
+            settings.timesteps,
+            settings.seed,
+            number,
+            size,
+            dataset.labels,
+            num_timesteps,
+        )
+        batch = batches.take(dataset, index[rows])
+        return {"image": batch["image"], "label": batch["label"], "t": t[rows]}
+
+    bar = writers.progress(num_batches, "probe", initial=first)
+    with bar:
+        for number, batch in batches.prefetch(make_batch, first, num_batches):
+            acc = step(acc, params, sharding.put(mesh, batch), jnp.int32(number))
+            done = number + 1
+            if done % 8 == 0:
+                jax.block_until_ready(acc)  # or the bar would run ahead of the work
+            if done % settings.checkpoint_every == 0 and jax.process_index() == 0:
+                _save(folder, acc, done, made_by)
+            bar.update()
+    return jax.device_get(acc)
+
+
+def _save(folder, acc, done: int, made_by: dict) -> None:
+    files.save_npz(
+        folder / "accumulator.npz",
+        done=np.array(done),
+        made_by=np.array(json.dumps(made_by, sort_keys=True)),
+        **acc._asdict(),
+    )
+
+
+def _resume(folder, made_by: dict, config):
+    """(accumulator, finished batches); one of another checkpoint or config is left."""
+    path = folder / "accumulator.npz"
+    if path.exists():
+        saved = files.load_npz(path)
+        if saved.pop("made_by").item() == json.dumps(made_by, sort_keys=True):
+            first = int(saved.pop("done"))
+            logging.info("resuming the probe after %d batches", first)
+            return gradnorm.Accumulator(**saved), first
+        logging.info("%s belongs to another checkpoint or config: not used", path)
+    return gradnorm.empty(config.data.num_classes, config.noise.num_timesteps), 0
+
+
+def _schedule_digest(config) -> str:
+    return checkpoints.digest({"alpha_bar": state.noise_schedule(config).alpha_bar})
+
+
+def _provenance(config, origin: dict) -> dict:
+    settings = config_lib.to_dict(config.probe)
+    del settings["checkpoint_every"]
+    return {
+        "checkpoint": origin,
+        "noise_schedule": _schedule_digest(config),
+        "noise": config_lib.to_dict(config.noise),
+        "probe": settings,
+        "data": config.data.name,
+        "site": SITE,
+        "reduction": "sum of |eps_hat - eps| over pixels, L2 norm, mean over examples",
+        "weights": "ema_params, no dropout, null label left out",
+    }
+
+
+def _finished(folder, made_by: dict) -> bool:
+    path = folder / "curve.json"
+    if not path.exists() or not (folder / "curve.npz").exists():
+        return False
+    there = json.loads(path.read_text())
+    return all(there.get(k) == v for k, v in made_by.items())
+
+
+def _write_curve(folder, curve: gradnorm.Curve, made_by: dict) -> None:
+    num_classes = len(curve.g)
+    G = gradnorm.cumulative(curve.g)
+    G_error = gradnorm.cumulative_error(curve.standard_error)
+    arrays = dict(
+        t=np.arange(curve.g.shape[1]),
+        g=curve.g,
+        standard_error=curve.standard_error,
+        count=curve.count,
+        G=G,
+        G_standard_error=G_error,
+        gn=G.mean(0),
+        gn_standard_error=np.sqrt(np.square(G_error).sum(0)) / num_classes,
+    )
+    files.save_npz(folder / "curve.npz", **arrays)
+    versions = {"versions": config_lib.versions()}
+    files.save_json(folder / "curve.json", made_by | versions)
+    files.write(folder / "curve.png", plots.png(plots.gradnorm(arrays)))
+    logging.info("probed: %s", folder / "curve.npz")

@@ -1,0 +1,1 @@
+"""Adapters to the machine: devices, checkpoints, metric files, configuration."""

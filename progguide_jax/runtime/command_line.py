@@ -1,0 +1,185 @@
+"""The two flags of every command, and how a command ends.
+
+    python train.py --config=configs/cifar10.py:cpu --workdir=DIR --config.seed=1
+
+Exit codes: 0; 1 for an error while running; 2 for a command that cannot be run as it
+is written; 130 for Ctrl-C. An error is one line on stderr; that of code 1 has its
+traceback in WORKDIR/error.log.
+"""
+
+import contextlib
+import difflib
+import logging
+import os
+import secrets
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import jax
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+
+_USAGE = """usage: {program} --config=FILE.py[:VARIANT] --workdir=DIR [--config.KEY=...]
+
+  --config          a file of configs/; after a colon, the name of a variant of it
+  --config.KEY      overrides one key, as in --config.train.batch_size=64
+  --workdir         the folder of the run: checkpoints, metrics, curves, samples
+  --print_config    print every key and its value, and exit"""
+
+
+def run(main: Callable[[Any, str], None], argv: Sequence[str] | None = None) -> None:
+    """main(config, workdir) for the command line argv, default sys.argv.
+
+    config is the locked ConfigDict of --config with the overrides; workdir exists and
+    can be written. Raises SystemExit unless main returns.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    _log_to_stderr()
+    config, workdir = _parse(argv)
+    try:
+        _check_writable(workdir)
+        _set_up_devices(config.distributed)
+        if config.distributed and jax.process_index() != 0:
+            logging.getLogger().setLevel(logging.WARNING)
+        main(config, workdir)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError) as error:
+        with contextlib.suppress(OSError):  # the disk may be full
+            (epath.Path(workdir) / "error.log").write_text(traceback.format_exc())
+        _fail(error, 1)
+
+
+def _parse(argv: list[str]) -> tuple[Any, str]:
+    """(config, workdir); ends the process at --help, --print_config and errors."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+    flags.DEFINE_bool("print_config", False, "print every key", flag_values=values)
+    flags.DEFINE_bool("help", False, "print this", flag_values=values)
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    if {"--help", "-h", "-help"} & set(argv):
+        print(_USAGE.format(program=argv[0]))
+        sys.exit(0)
+    try:
+        path = _config_path(argv)
+        rest = values(argv)[1:]
+        if rest:
+            raise ValueError(f"unexpected argument {rest[0]!r}: flags start with --")
+        if values.print_config:
+            rows = _flat(values.config.to_dict()).items()
+            print("\n".join(f"{key} = {value!r}" for key, value in rows))
+            sys.exit(0)
+        if not values.workdir:
+            raise ValueError("--workdir=DIR is missing: the folder of this run")
+    except (AttributeError, KeyError) as error:
+        _fail(_unknown_key(argv, path) or error, 2)
+    except Exception as error:  # a config file may raise anything
+        _fail(error, 2)
+    return values.config, values.workdir
+
+
+def _config_path(argv: list[str]) -> str:
+    """The value of --config. ValueError, FileNotFoundError: the flag's are long."""
+    for i, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            value = value if equals else "".join(argv[i + 1 : i + 2])
+            path = value.split(":")[0]
+            if not os.path.isfile(path):
+                raise FileNotFoundError(
+                    f"--config: no file {path!r}; give FILE.py or FILE.py:VARIANT"
+                )
+            return value
+    raise ValueError("--config=FILE.py is missing: see configs/")
+
+
+def _unknown_key(argv: list[str], path: str) -> str | None:
+    """One line about the first override of a key that the config lacks."""
+    config = config_flags.config_flags.ConfigFileFlagParser("config").parse(path)
+    known = _flat(config.to_dict())
+    for argument in argv:
+        prefix, dot, key = argument.split("=")[0].partition(".")
+        if prefix.lstrip("-") in ("config", "noconfig") and dot and key not in known:
+            same = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+            near = same or difflib.get_close_matches(key, known, n=2)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            return f"unknown config key {key!r}: {hint}--print_config lists them all"
+    return None
+
+
+def _check_writable(workdir: str) -> None:
+    """Create workdir if need be; ends the process with code 2 if it is of no use."""
+    probe = epath.Path(workdir) / f".writable_{secrets.token_hex(4)}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except (OSError, ImportError) as error:
+        reason = getattr(error, "strerror", None) or error
+        _fail(
+            f"--workdir {workdir} cannot be written ({reason}): use another folder", 2
+        )
+
+
+def _set_up_devices(distributed: bool) -> None:
+    """Join the other hosts; on the CPU backend make each usable core a device."""
+    if distributed:
+        try:
+            jax.distributed.initialize()
+        except (RuntimeError, ValueError) as error:
+            _fail(
+                f"jax.distributed: {_first_line(error)} (set config.distributed only "
+                "where several hosts run this command)",
+                2,
+            )
+    flags_set = "xla_force_host_platform_device_count" in os.environ.get(
+        "XLA_FLAGS", ""
+    )
+    if jax.config.jax_num_cpu_devices < 0 and not flags_set:
+        has_affinity = hasattr(os, "sched_getaffinity")  # Linux
+        cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+        with contextlib.suppress(RuntimeError):  # the devices exist already
+            jax.config.update("jax_num_cpu_devices", cores)
+
+
+def _log_to_stderr() -> None:
+    """Our messages from INFO on, those of libraries from WARNING on, one line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.addFilter(_worth_reading)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    if record.name != "root" and record.levelno < logging.WARNING:
+        return False
+    # orbax logs a traceback in each of its threads, then raises the error as well
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _fail(error: Exception | str, code: int) -> NoReturn:
+    print(f"error: {_first_line(error)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _first_line(error: Exception | str) -> str:
+    """What the error says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if any(line.startswith("Traceback") for line in lines):
+        # config_flags quotes the traceback of a config file: its end is the message
+        return lines[-1].removeprefix("ValueError: ")
+    if not lines:
+        return type(error).__name__
+    if isinstance(error, str | ValueError | OSError | FloatingPointError | flags.Error):
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {k: v for n, t in tree.items() for k, v in _flat(t, f"{prefix}{n}.").items()}

@@ -1,0 +1,45 @@
+"""Files that appear whole or not at all: written beside their place, then renamed."""
+
+import io
+import json
+import os
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+
+def write(path: str | os.PathLike, content: bytes) -> None:
+    """content to path; a reader sees the old file or the whole new one."""
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def save_json(path: str | os.PathLike, value: Any) -> None:
+    """value as indented JSON."""
+    write(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def save_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
+    """arrays as an uncompressed .npz."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write(path, buffer.getbuffer())
+
+
+def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of an .npz; ValueError with one line if it is damaged."""
+    try:
+        with epath.Path(path).open("rb") as file, np.load(file) as arrays:
+            return dict(arrays)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many types
+        raise ValueError(f"{path} cannot be read ({error}): remove it") from error

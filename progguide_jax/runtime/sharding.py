@@ -1,0 +1,75 @@
+"""One mesh over every device, its two shardings, and the way in and out of it.
+
+Programs are written for the global batch and compiled with `jit`; a batch is split
+over the mesh along its leading axis and everything else is replicated. On a CPU each
+core can be a device of the same mesh.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def mesh() -> jax.sharding.Mesh:
+    """One axis, "data", over all devices of all hosts, each host's side by side."""
+    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    return jax.sharding.Mesh(
+        np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,)
+    )
+
+
+def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+    """Every device holds the whole array."""
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def batch(mesh: jax.sharding.Mesh, axis: int = 0) -> jax.sharding.NamedSharding:
+    """`axis` is split over the devices, the other axes are whole."""
+    spec = jax.sharding.PartitionSpec(*[None] * axis, "data")
+    return jax.sharding.NamedSharding(mesh, spec)
+
+
+def check_batch(
+    batch_size: int, mesh: jax.sharding.Mesh, name: str = "batch_size"
+) -> None:
+    """Raise ValueError with the nearest sizes if the devices cannot share a batch."""
+    n = mesh.size
+    if batch_size % n:
+        below = batch_size // n * n
+        nearest = f"{below} or {below + n}" if below else f"{n}"
+        raise ValueError(
+            f"{name} {batch_size} is not divisible by the {n} devices: use {nearest}"
+        )
+
+
+def host_rows(batch_size: int) -> slice:
+    """The rows of a global batch of `batch_size` that this host makes."""
+    owners = sorted(d.process_index for d in jax.devices())
+    rows = batch_size // len(owners)
+    first = owners.index(jax.process_index())
+    return slice(first * rows, (first + jax.local_device_count()) * rows)
+
+
+def put(mesh: jax.sharding.Mesh, host_tree: Any) -> Any:
+    """Global arrays split along axis 0 from this host's rows of each [n,...] leaf."""
+    sharding = batch(mesh)
+    hosts = mesh.size / jax.local_device_count()
+
+    def place(x: np.ndarray) -> jax.Array:
+        shape = (round(len(x) * hosts), *np.shape(x)[1:])
+        return jax.make_array_from_process_local_data(sharding, np.asarray(x), shape)
+
+    return jax.tree.map(place, host_tree)
+
+
+def to_host(x: Any) -> Any:
+    """Each leaf as a whole numpy array, on every host; all hosts must call this."""
+
+    def fetch(leaf: jax.Array) -> np.ndarray:
+        if getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated:
+            return np.asarray(leaf)
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+    return jax.tree.map(fetch, x)

@@ -1,0 +1,250 @@
+import numpy as np
+import pytest
+from scipy import integrate
+
+from progguide_jax.diffusion import samplers
+from progguide_jax.guidance import gradnorm, schedules
+
+T = 1000
+GRID = samplers.timesteps(T, 200)
+HALF = 2**-0.5
+
+
+def make(name, scale=1.0, ts=GRID, normalize=None, **shape):
+    return schedules.make(name, scale, ts, T, normalize, **shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),  # at tau = 0, 1/4, 1/2, 3/4, 1
+    [
+        ("static", [1, 1, 1, 1, 1]),
+        ("linear", [2, 1.5, 1, 0.5, 0]),
+        ("cosine", [2, 1 + HALF, 1, 1 - HALF, 0]),
+        ("invlinear", [0, 0.5, 1, 1.5, 2]),
+        ("sine", [0, 1 - HALF, 1, 1 + HALF, 2]),
+        ("sine_bump", [0, np.pi / 2 * HALF, np.pi / 2, np.pi / 2 * HALF, 0]),
+        ("lambda", [0, 1, 2, 1, 0]),
+        ("vshape", [2, 1, 0, 1, 2]),
+    ],
+)
+def test_shapes_by_hand_and_their_integral(name, values):
+    curve = schedules.SCHEDULES[name].curve(T)
+    np.testing.assert_allclose(curve(np.linspace(0, 1, 5)), values, atol=1e-12)
+    integral, _ = integrate.quad(
+        lambda tau: curve(np.array([tau]))[0], 0, 1, points=[0.5]
+    )
+    assert integral == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("power", "mean"), [(0.01, 0.9995), (0.1, 0.965), (1, 0.5), (2, 0.313), (4, 0.178)]
+)
+def test_power_cosine_mean_and_peak(power, mean):
+    integral, _ = integrate.quad(lambda tau: schedules.pcs(tau, power), 0, 1)
+    assert integral == pytest.approx(mean, abs=6e-4)
+    omega = make("pcs", 0.7, power=power)
+    assert omega[-1] == pytest.approx(0.7, rel=1e-6)  # t = 0: the peak is the scale
+    assert omega.mean() == pytest.approx(0.7 * mean, abs=3e-3)
+    standardised = make("pcs", 0.7, power=power, normalize="sampling")
+    assert standardised.mean() == pytest.approx(0.7, rel=1e-6)
+
+
+def test_power_cosine_defaults_to_power_4():
+    # tau = 0.5: (1 - cos(pi / 16)) / 2
+    omega = make("pcs", ts=np.array([500]))
+    assert omega[0] == pytest.approx(0.0096073598, rel=1e-6)
+    np.testing.assert_array_equal(make("pcs"), make("pcs", power=4))
+
+
+@pytest.mark.parametrize("spacing", samplers.SPACINGS)
+def test_directions_in_sampling_order(spacing):
+    ts = samplers.timesteps(T, 50, spacing)
+    g = np.random.default_rng(0).random(T)
+    for name, shape in {"linear": {}, "cosine": {}, "pcs": {}, "gn": {"g": g}}.items():
+        omega = make(name, ts=ts, **shape)
+        assert np.all(np.diff(omega) > 0), name
+    for name in ("invlinear", "sine"):
+        assert np.all(np.diff(make(name, ts=ts)) < 0), name
+    middle = slice(20, 30)
+    for name in ("lambda", "sine_bump"):
+        omega = make(name, ts=ts)
+        assert omega[middle].min() > 1.4 and max(omega[0], omega[-1]) < 0.1
+    omega = make("vshape", ts=ts)
+    assert omega[middle].max() < 0.5 and min(omega[0], omega[-1]) > 1.8
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize(
+    ("arguments", "mean"),
+    [
+        ((50, "leading"), 1.020),
+        ((100, "leading"), 1.010),
+        ((200, "leading"), 1.005),
+        ((50, "trailing"), 0.982),
+        ((100, "trailing"), 0.992),
+        ((200, "trailing"), 0.997),
+        ((50, "linspace"), 1.001),
+        ((50, "leading", 1), 1.018),
+        ((100, "leading", 1), 1.008),
+        ((200, "leading", 1), 1.003),
+    ],
+)
+def test_a_gathered_curve_is_off_by_the_grid(name, arguments, mean):
+    ts = samplers.timesteps(T, *arguments)
+    assert make(name, ts=ts, normalize="continuous").mean() == pytest.approx(
+        mean, abs=5.1e-4
+    )
+    assert make(name, ts=ts).mean() == pytest.approx(1, rel=1e-6)
+    gathered = make(name, ts=ts, normalize="train")  # the literal Algorithm 1
+    full = make(name, ts=np.arange(T)[::-1], normalize="sampling")
+    np.testing.assert_allclose(gathered, full[::-1][ts], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_dt_is_sampling_on_ddim_grids(name):
+    for num_steps in (50, 200):
+        ts = samplers.timesteps(T, num_steps)
+        dt, sampling = (make(name, ts=ts, normalize=m) for m in ("dt", "sampling"))
+        np.testing.assert_allclose(dt, sampling, rtol=1e-6)
+
+
+def test_scale_dtype_and_the_default_mean():
+    g = np.random.default_rng(1).random((2, T))
+    table = {"values": [1.0, 5.0, 2.0]}
+    shapes = {"table": table, "gn": {"g": g}, "gn_all": {"g": g}}
+    for name in schedules.names():
+        shape = shapes.get(name, {})
+        omega = make(name, 0.2, **shape)
+        assert omega.dtype == np.float32
+        assert omega.shape == ((2, 200) if name == "gn_all" else (200,))
+        np.testing.assert_allclose(omega, 0.2 * make(name, **shape), rtol=1e-6)
+        np.testing.assert_array_equal(make(name, 0, **shape), 0)
+        if name != "pcs":
+            np.testing.assert_allclose(omega.mean(-1), 0.2, rtol=1e-5)
+
+
+def test_the_literal_closed_forms_of_section_4_1():
+    tau = GRID / T
+    for name, g in {"linear": 2 * (1 - tau), "cosine": np.cos(np.pi * tau) + 1}.items():
+        omega = make(name, 0.15, normalize="continuous")
+        np.testing.assert_allclose(omega, 0.15 * g, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("g", "name", "difference"),
+    [
+        (np.ones(T), "linear", 0.002),
+        (np.sin(np.pi * np.arange(T) / T), "cosine", 0.004),
+    ],
+)
+def test_constant_g_gives_linear_and_sine_g_cosine(g, name, difference):
+    ts = np.arange(T)[::-1]
+    for normalize in ("train", "continuous"):
+        gn = make("gn", ts=ts, g=g, normalize=normalize)
+        heuristic = make(name, ts=ts, normalize="continuous")
+        assert np.abs(gn - heuristic).max() < difference
+
+
+def test_gn_and_gn_all_by_hand():
+    g = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 0.0, 1.0, 0.0]])
+    ts = np.array([3, 1, 0])
+    # G = [10, 9, 7, 4] and [6, 1, 1, 0]; gathered [4, 9, 10] and [0, 1, 6]
+    rows = schedules.make("gn_all", 0.5, ts, 4, g=g)
+    expected = [np.array([4, 9, 10]) / 23 * 1.5, np.array([0, 1, 6]) / 7 * 1.5]
+    np.testing.assert_allclose(rows, expected, rtol=1e-6)
+    mean = schedules.make("gn", 0.5, ts, 4, g=g)
+    np.testing.assert_allclose(mean, np.array([4, 10, 16]) / 30 * 1.5, rtol=1e-6)
+    np.testing.assert_allclose(
+        schedules.make("gn", 0.5, ts, 4, g=g.mean(0)), mean, rtol=1e-6
+    )
+    # one door for probed curves and formulas
+    np.testing.assert_array_equal(gradnorm.omega(g, 0.5, ts), rows)
+    literal = schedules.make("gn", 1.0, ts, 4, "train", g=g[0])
+    np.testing.assert_allclose(literal, np.array([4, 9, 10]) / 7.5, rtol=1e-6)
+
+
+def test_interval_is_inclusive_and_not_standardised():
+    ts = np.arange(10)[::-1]
+    omega = schedules.make("interval", 0.3, ts, 10, t_min=2, t_max=5)
+    np.testing.assert_allclose(omega, 0.3 * np.array([0, 0, 0, 0, 1, 1, 1, 1, 0, 0]))
+    same_energy = schedules.make("interval", 0.3, ts, 10, "sampling", t_min=2, t_max=5)
+    np.testing.assert_allclose(same_energy, omega / 0.4, rtol=1e-6)
+    np.testing.assert_array_equal(make("interval"), 1)
+
+
+def test_every_t_is_on_the_right_side_of_an_interval():
+    """t / T is inexact (29 / 100 * 100 < 29): no end may fall to rounding."""
+    assert 29 / 100 * 100 < 29
+    ts = np.arange(100)[::-1]
+    for t in range(100):
+        omega = schedules.make("interval", 1.0, ts, 100, t_min=t, t_max=t)
+        assert np.flatnonzero(omega).tolist() == [99 - t]
+
+
+def test_zeroed_windows_partition_the_static_weight():
+    """Figure 7b: 20 windows of 50 timesteps hold 10 of 200 DDIM steps each."""
+    static = make("static", 0.15)
+    removed = []
+    for i in range(20):
+        window = make("interval", 0.15, t_min=50 * i, t_max=50 * i + 49)
+        assert np.count_nonzero(window) == 10
+        removed.append(static - (static - window))
+    np.testing.assert_allclose(np.sum(removed, 0), static, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("cosin", "cosine"), ("gnall", "gn_all"), ("lambd", "lambda")]
+)
+def test_unknown_names_suggest_the_nearest(name, near):
+    with pytest.raises(ValueError, match=f"did you mean '{near}'.* static, linear"):
+        make(name)
+
+
+def test_a_name_near_nothing_lists_all():
+    with pytest.raises(ValueError) as error:
+        make("zzz")
+    assert "did you mean" not in str(error.value)
+    assert all(name in str(error.value) for name in schedules.names())
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("static", np.nan),
+        ("static", np.inf),
+        ("static", -1.1),
+        ("linear", -0.1),
+        ("cosine", -np.inf),
+    ],
+)
+def test_scales_that_make_no_sense(name, scale):
+    with pytest.raises(ValueError, match=f"makes no sense for '{name}'"):
+        make(name, scale)
+
+
+def test_scale_minus_1_is_the_unconditional_model():
+    np.testing.assert_array_equal(make("static", -1.0), -1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("pcs", {"power": 0}, "power must be positive, got 0"),
+        ("cosine", {"power": 2}, "schedule 'cosine': .*power"),
+        ("interval", {"t_min": 9, "t_max": 3}, "t_min 9 is above t_max 3"),
+        ("gn", {}, "schedule 'gn': .*'g'"),
+        ("gn", {"g": np.ones(999)}, r"\(999,\), expected \[1000\].*noise schedule"),
+        ("gn_all", {"g": np.ones((T, 10))}, r"\(1000, 10\), expected"),
+        ("gn_all", {"g": np.ones(T)}, r"\(1000,\), expected \[K, 1000\]"),
+        ("gn", {"g": -np.ones(T)}, "not negative"),
+        ("gn", {"g": np.full(T, np.nan)}, "finite"),
+        ("gn", {"g": np.zeros(T)}, "mean 0 or less"),
+        ("table", {"values": [1.0]}, "N >= 2"),
+        ("table", {"values": [1.0, -2.0]}, "mean 0 or less"),
+        ("linear", {"normalize": "mean"}, "unknown mode 'mean'"),
+        ("linear", {"ts": np.array([1000, 0])}, r"leave 0 \.\.\. 999"),
+    ],
+)
+def test_bad_shapes(name, shape, message):
+    with pytest.raises(ValueError, match=message):
+        make(name, **shape)

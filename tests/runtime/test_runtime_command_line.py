@@ -1,0 +1,274 @@
+"""A command ends with the right code and one line."""
+
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from progguide_jax.runtime import command_line
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+CONFIG = """
+from configs import base
+def get_config(arg=""):
+    if arg not in ("", "smoke"):
+        raise ValueError(f"unknown variant {arg!r}: use smoke")
+    config = base.get_config()
+    config.seed = 5 if arg else 0
+    return config
+"""
+
+
+@pytest.fixture(autouse=True)
+def root_logger():
+    """`run` sets up the process; give the tests their logging back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.py"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def ended(capsys, main, *arguments) -> tuple[int, list[str]]:
+    """The exit code and the lines on stderr."""
+    with pytest.raises(SystemExit) as end:
+        command_line.run(main, ["prog", *arguments])
+    return end.value.code, capsys.readouterr().err.splitlines()
+
+
+def never(config, workdir):
+    raise AssertionError("main ran")
+
+
+def test_main_gets_the_locked_config_and_a_workdir_that_exists(recipe, tmp_path):
+    seen = []
+    workdir = str(tmp_path / "a" / "run")
+    command_line.run(
+        lambda *given: seen.append(given),
+        [
+            "prog",
+            f"--config={recipe}:smoke",
+            "--workdir",
+            workdir,
+            "--config.train.batch_size=64",
+            "--config.model.channel_mult=(1,2)",
+            "--noconfig.data.flip",
+        ],
+    )
+    ((config, given),) = seen
+    assert given == workdir and os.listdir(workdir) == []
+    assert (config.seed, config.train.batch_size) == (5, 64)
+    assert config.model.channel_mult == (1, 2) and config.data.flip is False
+    with pytest.raises(AttributeError):
+        config.train.bach_size = 3
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--config.train.bach_size=3"], "unknown config key 'train.bach_size': did "
+         "you mean train.batch_size"),
+        (["--config.batch_size=1"], "did you mean probe.batch_size or "
+         "sample.batch_size or train.batch_size?"),
+        (["--config.zzz=0"], "unknown config key 'zzz': --print_config"),
+        (["--config.train.batch_size=abc"], "invalid literal for int"),
+        (["--config.train.learning_rate=fast"], "could not convert string to float"),
+        (["--workdri=x"], "Did you mean: workdir"),
+        (["stray"], "unexpected argument 'stray'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_one_line_and_code_2(
+    capsys, recipe, tmp_path, arguments, words
+):
+    code, lines = ended(
+        capsys, never, f"--config={recipe}", f"--workdir={tmp_path / 'w'}", *arguments
+    )
+    assert code == 2 and len(lines) == 1
+    assert lines[0].startswith("error: ") and words in lines[0]
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--config=missing.py"], "no file 'missing.py'"),
+        (["--config"], "no file ''"),
+        ([], "--config=FILE.py is missing"),
+        (["--config={recipe}:smok"], "unknown variant 'smok': use smoke"),
+        (["--config={broken}"], "SyntaxError"),
+        (["--config={recipe}"], "--workdir=DIR is missing"),
+    ],
+)
+def test_a_config_that_cannot_be_had_is_one_line_and_code_2(
+    capsys, recipe, tmp_path, arguments, words
+):
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config(:\n")
+    arguments = [a.format(recipe=recipe, broken=broken) for a in arguments]
+    if "--workdir" not in words:
+        arguments.insert(0, f"--workdir={tmp_path / 'w'}")
+    code, lines = ended(capsys, never, *arguments)
+    assert code == 2 and len(lines) == 1
+    assert lines[0].startswith("error: ") and words in lines[0]
+
+
+def test_an_unwritable_workdir_is_one_line_and_code_2(capsys, recipe, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run", "/proc/run"):
+        code, lines = ended(capsys, never, f"--config={recipe}", f"--workdir={workdir}")
+        assert code == 2 and len(lines) == 1
+        assert f"--workdir {workdir} cannot be written" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("batch_size 100 is not divisible\nmore for the log"),
+        FileNotFoundError("batch_size 100 is not divisible"),
+        FloatingPointError("batch_size 100 is not divisible"),
+        OSError("batch_size 100 is not divisible"),
+    ],
+)
+def test_an_error_of_the_run_is_one_line_and_code_1(capsys, recipe, tmp_path, error):
+    def main(config, workdir):
+        raise error
+
+    code, lines = ended(capsys, main, f"--config={recipe}", f"--workdir={tmp_path}")
+    assert code == 1 and lines == ["error: batch_size 100 is not divisible"]
+    log = (tmp_path / "error.log").read_text()
+    assert "Traceback" in log and type(error).__name__ in log and "in main" in log
+
+
+def test_a_mistake_in_the_program_keeps_its_traceback(recipe, tmp_path):
+    def main(config, workdir):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        command_line.run(main, ["prog", f"--config={recipe}", f"--workdir={tmp_path}"])
+
+
+def test_ctrl_c_is_one_line_and_code_130(capsys, recipe, tmp_path):
+    def main(config, workdir):
+        raise KeyboardInterrupt
+
+    code, lines = ended(capsys, main, f"--config={recipe}", f"--workdir={tmp_path}")
+    assert code == 130 and lines == ["interrupted"]
+
+
+def test_print_config_and_help_need_no_workdir(capsys, recipe):
+    for arguments, words in (
+        (["--config=" + recipe, "--print_config", "--config.seed=9"], "seed = 9\n"),
+        (["--help"], "usage: prog --config"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            command_line.run(never, ["prog", *arguments])
+        assert end.value.code == 0 and words in capsys.readouterr().out
+
+
+def test_logging_keeps_our_lines_and_drops_the_noise(capsys, recipe, tmp_path):
+    def main(config, workdir):
+        logging.info("ours")
+        logging.getLogger("absl").info("noise")
+        logging.getLogger("absl").warning("theirs")
+        try:
+            raise ValueError
+        except ValueError:
+            record = logging.LogRecord(
+                "absl", 40, "/x/orbax/y.py", 1, "thread died", (), sys.exc_info()
+            )
+            logging.getLogger("absl").handle(record)
+
+    command_line.run(main, ["prog", f"--config={recipe}", f"--workdir={tmp_path}"])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == ["ours", "theirs"]
+
+
+PROGRAM = """
+import os, sys, time
+os.sched_setaffinity(0, eval(os.environ["CORES"]))
+from progguide_jax.runtime import checkpoints, command_line
+def main(config, workdir):
+    import jax
+    print("devices", jax.device_count(), flush=True)
+    with checkpoints.Checkpoints(workdir + "/c") as saved:
+        for step in range(2000):
+            if config.seed == 5 and saved.should_stop(step):
+                print("stopping", flush=True)
+                return
+            if step == 1:
+                print("running", flush=True)
+            if config.seed == 0:
+                return
+            time.sleep(0.05)
+command_line.run(main)
+"""
+
+
+def start(recipe, tmp_path, cores, **environment):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    inherited = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
+    }
+    return subprocess.Popen(
+        [sys.executable, program, f"--config={recipe}", f"--workdir={tmp_path / 'w'}"],
+        env={
+            **inherited,
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(ROOT),
+            "CORES": repr(set(cores)),
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
+@pytest.mark.parametrize(
+    "environment, expected",
+    [({}, None), ({"JAX_NUM_CPU_DEVICES": "3"}, 3)],
+)
+def test_each_usable_core_is_a_device_unless_the_user_chose(
+    recipe, tmp_path, environment, expected
+):
+    usable = sorted(os.sched_getaffinity(0))
+    cores = usable[: max(1, len(usable) - 1)]
+    process = start(recipe, tmp_path, cores, **environment)
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert f"devices {expected or len(cores)}\n" in out
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
+def test_sigterm_ends_a_run_cleanly(recipe, tmp_path):
+    process = start(recipe + ":smoke", tmp_path, os.sched_getaffinity(0))
+    try:
+        for line in process.stdout:
+            if line == "running\n":
+                break
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and out == "stopping\n", err
+    assert time.monotonic() - began < 30

@@ -1,0 +1,133 @@
+"""The commands as a user types them, on two devices."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CIFAR = "--config=configs/cifar10.py:smoke"
+
+
+def run(*arguments):
+    """(exit code, stdout, lines of stderr, seconds)."""
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    lines = done.stderr.splitlines()
+    return done.returncode, done.stdout, lines, time.monotonic() - start
+
+
+def times(workdir):
+    """{path: time of the last change} of what costs something to make."""
+    kinds = (".npz", ".npy", ".jsonl")
+    found = [p for p in workdir.rglob("*") if p.suffix in kinds and p.is_file()]
+    return {str(p): p.stat().st_mtime_ns for p in found}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """What the three commands leave."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    for command in ("train.py", "probe.py", "sample.py"):
+        code, _, errors, _ = run(command, CIFAR, f"--workdir={folder}")
+        assert code == 0, errors
+    return folder
+
+
+def test_train_probe_sample(workdir):
+    steps = [
+        json.loads(line)["step"]
+        for line in (workdir / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == [5, 10, 15, 20]
+    env = json.loads((workdir / "env.json").read_text())
+    assert len(env["devices"]) == 2 and env["argv"][0] == "train.py"
+    with np.load(workdir / "probe" / "curve.npz") as curve:
+        assert curve["g"].shape == (3, 100) and np.all(curve["g"] > 0)
+    (folder,) = (workdir / "samples").iterdir()
+    with np.load(folder / "samples.npz") as samples:
+        assert samples["images"].shape == (40, 8, 8, 3)
+        assert samples["images"].std() > 5
+    for picture in ("grids/step_00000020.png", "probe/curve.png"):
+        assert (workdir / picture).stat().st_size > 500
+
+
+def test_finished_commands_find_what_is_there(workdir):
+    before = times(workdir)
+    for command in ("train.py", "probe.py", "sample.py"):
+        code, _, errors, _ = run(command, CIFAR, f"--workdir={workdir}")
+        assert code == 0 and any("already" in line for line in errors), errors
+    assert times(workdir) == before
+
+
+def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir):
+    code, _, errors, _ = run(
+        "sample.py",
+        CIFAR,
+        f"--workdir={workdir}",
+        "--config.guidance.schedule=gn_all",
+        "--config.sample.num_images=6",
+        "--config.sample.name=by_class",
+    )
+    assert code == 0, errors
+    made = json.loads((workdir / "samples/by_class/samples.json").read_text())
+    omega = np.array(made["omega"])
+    assert omega.shape == (3, 5)
+    np.testing.assert_allclose(omega.mean(1), 0.15, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "command, arguments, code, words",
+    [
+        ("train.py", ["--config.train.bach_size=8"], 2, "did you mean train.batch_size"),
+        ("train.py", ["--config.train.batch_size=15"], 1, "use 14 or 16"),
+        ("train.py", ["--config.train.learning_rate=1"], 1, "learning_rate: 0.001 -> 1"),
+        ("sample.py", ["--config.guidance.schedule=consine"], 1, "mean 'cosine'"),
+        ("sample.py", ["--config.guidance.scale=nan"], 1, "guidance.scale nan"),
+        ("probe.py", ["--config.model.base_channels=32"], 1, "does not fit"),
+    ],
+)
+def test_a_bad_command_ends_in_one_line(workdir, command, arguments, code, words):
+    before = times(workdir)
+    got, _, errors, _ = run(command, CIFAR, f"--workdir={workdir}", *arguments)
+    assert got == code
+    ours = [line for line in errors if line.startswith("error: ")]
+    assert ours == errors[-1:] and words in ours[0], errors
+    assert not any("Traceback" in line for line in errors)
+    assert times(workdir) == before
+
+
+def test_reproduce_writes_a_report_and_finds_it_again(tmp_path):
+    arguments = (
+        "-m", "eval.reproduce", "--config=configs/paper/fig2.py:smoke",
+        f"--workdir={tmp_path}",
+    )  # fmt: skip
+    code, out, errors, first = run(*arguments)
+    assert code == 0, errors
+    (report,) = [line for line in out.splitlines() if line.startswith("report: ")]
+    html = pathlib.Path(report.removeprefix("report: ")).read_text()
+    assert html.count("data:image/png;base64,") >= 4
+    cells = {p.stem for p in (tmp_path / "experiment" / "cells").glob("*.json")}
+    assert len(cells) == 8  # four schedules, two scales
+    before = times(tmp_path)
+    code, _, errors, again = run(*arguments)
+    assert code == 0, errors
+    assert times(tmp_path) == before and again < first
+
+
+def test_reproduce_wants_a_config_of_the_paper(tmp_path):
+    code, _, errors, _ = run("-m", "eval.reproduce", CIFAR, f"--workdir={tmp_path}")
+    assert code == 1
+    assert errors[-1].startswith("error: ") and "configs/paper/fig2.py" in errors[-1]

@@ -1,0 +1,143 @@
+"""From a config to its parts."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from progguide_jax import state
+from progguide_jax.diffusion import process
+from progguide_jax.runtime import sharding
+
+
+def test_learning_rate_warms_up_to_a_constant(tiny):
+    """From peak / warmup in a straight line: count n uses peak (1 + 3 n / 4) / 4."""
+    tiny.train.learning_rate, tiny.train.warmup_steps = 0.8, 4
+    got = [float(state.learning_rate(tiny)(n)) for n in (0, 1, 2, 3, 4, 5, 1000)]
+    np.testing.assert_allclose(got, [0.2, 0.35, 0.5, 0.65, 0.8, 0.8, 0.8], rtol=1e-6)
+
+
+def test_learning_rate_falls_as_a_cosine_to_zero_at_the_end(tiny):
+    """cos^2 of 0, 22.5, 45, 67.5 and 90 degrees over the 8 steps after the warm-up."""
+    tiny.train.learning_rate, tiny.train.warmup_steps = 0.8, 4
+    tiny.train.decay, tiny.train.num_steps = "cosine", 12
+    got = [float(state.learning_rate(tiny)(n)) for n in (0, 2, 4, 6, 8, 10, 12)]
+    squares = np.array([1, 0.8535534, 0.5, 0.1464466, 0])
+    np.testing.assert_allclose(got, [0.2, 0.5, *(0.8 * squares)], atol=1e-6)
+
+
+@pytest.mark.parametrize("decay", ["constant", "cosine"])
+def test_learning_rate_without_a_warm_up_starts_at_its_peak(tiny, decay):
+    tiny.train.warmup_steps, tiny.train.decay = 0, decay
+    assert float(state.learning_rate(tiny)(0)) == pytest.approx(1e-2)
+
+
+def test_gradients_are_clipped_by_their_global_norm(tiny):
+    """Adam's first moment after one update is 0.1 of the clipped gradient."""
+    tiny.train.grad_clip = 1.0
+    optimizer = state.optimizer(tiny)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(1)}
+    grads = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([4.0])}
+    _, opt_state = optimizer.update(grads, optimizer.init(params), params)
+    (mu,) = [s.mu for s in jax.tree.leaves(opt_state, is_leaf=_is_adam) if _is_adam(s)]
+    np.testing.assert_allclose(mu["a"], [0.06, 0], rtol=1e-6)
+    np.testing.assert_allclose(mu["b"], [0.08], rtol=1e-6)
+
+
+def _is_adam(node):
+    return hasattr(node, "mu")
+
+
+def test_noise_schedules_by_name(tiny):
+    tiny.noise.num_timesteps = 50
+    expected = {
+        "ddpm_linear": process.ddpm_linear(50),
+        "cosine": process.cosine(50),
+        "scaled_linear": process.scaled_linear(50, 0.001, 0.02),
+    }
+    tiny.noise.beta_start, tiny.noise.beta_end = 0.001, 0.02
+    for name, schedule in expected.items():
+        tiny.noise.name = name
+        assert state.noise_schedule(tiny) == schedule
+
+
+def test_a_fresh_state_is_a_function_of_the_seed(tiny):
+    module = state.network(tiny)
+    make = jax.jit(functools.partial(state.create, tiny, module))
+    first = make()
+    assert int(first.step) == 0
+    assert jax.tree.all(jax.tree.map(np.array_equal, first.params, first.ema_params))
+    assert jax.tree.all(jax.tree.map(np.array_equal, first, state.create(tiny, module)))
+    tiny.seed = 1
+    other = jax.jit(functools.partial(state.create, tiny, module))()
+    table = "label_table"
+    assert not np.array_equal(
+        first.params[table]["table"], other.params[table]["table"]
+    )
+
+
+def test_network_takes_the_settings_it_has_and_a_dtype_for_probing(tiny):
+    tiny.model.dtype = "bfloat16"
+    assert state.network(tiny).dtype == "bfloat16"
+    assert state.network(tiny, dtype="float32").dtype == "float32"
+    assert state.network(tiny).num_classes == 3
+    tiny.model.name, tiny.model.width = "pix_film", 17
+    assert state.network(tiny).width == 17
+    # equal configs share one function object, hence one compilation
+    assert state.eps_of_label(state.network(tiny)) is state.eps_of_label(
+        state.network(tiny.copy_and_resolve_references())
+    )
+
+
+def test_averaged_weights_come_back_with_their_origin(trained, tiny):
+    params, origin = state.load_ema(tiny, trained, sharding.mesh())
+    assert origin["step"] == 6 and len(origin["digest"]) == 16
+    again, same = state.load_ema(tiny, trained, sharding.mesh())
+    assert same == origin
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, again))
+    assert all(len(x.sharding.device_set) == 8 for x in jax.tree.leaves(params))
+
+
+def test_a_workdir_without_a_checkpoint_says_train_first(tiny, tmp_path):
+    for folder in (tmp_path / "none", tmp_path):
+        with pytest.raises(FileNotFoundError, match="no checkpoint in .*: .*train"):
+            state.load_ema(tiny, str(folder), sharding.mesh())
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+
+
+def test_a_checkpoint_that_does_not_fit_names_the_first_difference(
+    trained, tiny, workdir_copy
+):
+    tiny.model.label_dim = 32  # as wide as the hidden layer
+    with pytest.raises(ValueError, match="does not fit.*model.label_dim: 16 -> 32"):
+        state.load_ema(tiny, trained, sharding.mesh())
+    workdir = workdir_copy(trained)  # where nothing says what it was trained with
+    (pathlib.Path(workdir) / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"does not fit: label_\w+/\w+ is") as error:
+        state.load_ema(tiny, workdir, sharding.mesh())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "key, value, fits",
+    [
+        ("model.sigma_skip", True, False),
+        ("noise.name", "cosine", False),
+        ("noise.num_timesteps", 40, False),
+        ("model.dtype", "bfloat16", True),
+        ("model.dropout", 0.0, True),
+        ("train.label_drop", 0.5, True),
+    ],
+)
+def test_a_checkpoint_of_another_function_is_refused(trained, tiny, key, value, fits):
+    """All of these have the same parameters, so no shape could tell."""
+    section, name = key.split(".")
+    tiny[section][name] = value
+    if fits:
+        assert state.load_ema(tiny, trained, sharding.mesh())[1]["step"] == 6
+    else:
+        with pytest.raises(ValueError, match=f"does not fit.*{key}: .* -> {value}"):
+            state.load_ema(tiny, trained, sharding.mesh())
