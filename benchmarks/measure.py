@@ -41,9 +41,10 @@ def setup(parser: argparse.ArgumentParser, argv=None):
     """(flags, config); each core becomes a device of the CPU backend."""
     args = parser.parse_args(argv)
     if args.smoke:
-        args.variant, args.batch, args.rounds = "smoke", 8, 2
+        args.variant, args.batch, args.rounds = "smoke", 4 * num_cores(), 2
     jax.config.update("jax_num_cpu_devices", num_cores())
     config = cifar10.get_config(args.variant)
+    sharding.check_batch(args.batch, sharding.mesh(), "--batch")
     config.train.batch_size = config.probe.batch_size = args.batch
     return args, config
 

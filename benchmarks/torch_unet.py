@@ -1,4 +1,4 @@
-"""The same network, training step and guided sampler in PyTorch: an oracle.
+"""The same network, training step and guided sampler in PyTorch, to compare with.
 
 Needs torch and numpy only. `benchmarks.against_torch` starts it with a folder that
 holds the parameters and inputs (inputs.npz, settings.json); it answers with
@@ -212,7 +212,7 @@ def main() -> None:
     for shape in settings["convolutions"]:
         for way in ("forward", "backward"):
             jobs[f"{way} {shape}"] = convolution(*shape, way == "backward")
-    print(json.dumps({"torch": torch.__version__, "jobs": list(jobs)}), flush=True)
+    print(torch.__version__, flush=True)
     for line in sys.stdin:
         name, calls = json.loads(line)
         start = time.perf_counter()

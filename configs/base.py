@@ -36,12 +36,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.num_res_blocks = 2
     c.model.attention_resolutions = (16,)
     c.model.dropout = 0.1
-    c.model.label_dim = (
-        512  # width of the label-embedding row that probing differentiates
-    )
-    c.model.dtype = (
-        "float32"  # of activations: float32 | bfloat16; parameters are float32
-    )
+    c.model.label_dim = 512  # width of the label row, which probing differentiates
+    # of activations: float32 | bfloat16; parameters and head are float32
+    c.model.dtype = "float32"
     c.model.sigma_skip = False  # add sigma_t x_t to the output
     c.model.width = 256  # pix_film
     c.model.depth = 4
@@ -71,9 +68,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.guidance = ml_collections.ConfigDict()
     c.guidance.schedule = "static"  # progguide_jax.guidance.schedules.names()
     c.guidance.scale = 0.15  # omega; 0 = plain conditional sampling
-    c.guidance.normalize = (
-        "default"  # default | sampling | train | continuous | dt | none
-    )
+    # default (the schedule's own) | sampling | train | continuous | dt | none
+    c.guidance.normalize = "default"
     c.guidance.power = 4.0  # pcs
     c.guidance.t_min = 0  # interval: t_min <= t <= t_max keeps its weight
     c.guidance.t_max = 999

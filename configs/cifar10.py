@@ -25,6 +25,7 @@ def get_config(arg: str = ""):
     if arg == "cpu":
         c.model.base_channels = 32
         c.model.channel_mult = (1, 2, 2)
+        c.model.num_res_blocks = 1
         c.model.attention_resolutions = (8,)
         c.model.label_dim = 128
         c.train.num_steps = 2_000

@@ -17,7 +17,7 @@ from progguide_jax.analytic import gaussians
 from progguide_jax.diffusion import process, samplers
 from progguide_jax.metrics import pca, trajectories
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, sharding, writers
+from progguide_jax.runtime import files, sharding, validation, writers
 
 PLANE_IMAGES = 2000  # real images drawn in the plane
 SHOWN_IMAGES = 8  # and shown, of each class
@@ -31,7 +31,7 @@ def evaluate(config, workdir: str) -> None:
 
     Needs a trained workdir, and a probed one for gn. A killed run costs one cell.
     """
-    config_lib.validate(config)
+    validation.validate(config)
     mesh = sharding.mesh()
     params, origin = state.load_ema(config, workdir, mesh)
     folder = epath.Path(workdir) / "experiment"
@@ -159,6 +159,7 @@ def _write_cell(folder, workdir, config, origin, runs: _Runs, params, model) -> 
         arrays[f"{who}_paths"] = plane[:, :kept].astype(np.float32)
         arrays[f"{who}_axis"] = axis.astype(np.float32)
     record, made_by = _cell_record(folder, config, origin)
+    record.unlink(missing_ok=True)  # never a row beside another's arrays
     files.save_npz(record.with_suffix(".npz"), **arrays)
     files.save_json(record, row | {"made_by": made_by})
 

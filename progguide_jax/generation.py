@@ -13,7 +13,7 @@ from progguide_jax.data import batches
 from progguide_jax.diffusion import samplers
 from progguide_jax.guidance import schedules
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, sharding, writers
+from progguide_jax.runtime import files, sharding, validation, writers
 
 LABEL_STREAM = 5  # of `batches.philox`
 
@@ -25,7 +25,7 @@ def generate(config, workdir: str) -> None:
     function of (sample.seed, seeds[i]) and the config, not of the batch size or of the
     devices). Finished parts are kept, so the same command goes on where it stopped.
     """
-    config_lib.validate(config)
+    validation.validate(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.sample.batch_size, mesh, "sample.batch_size")
     params, origin = state.load_ema(config, workdir, mesh)

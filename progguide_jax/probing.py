@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from progguide_jax import plots, state
+from progguide_jax import state
 from progguide_jax.data import batches
 from progguide_jax.guidance import gradnorm
-from progguide_jax.runtime import checkpoints, files, sharding, writers
+from progguide_jax.plots import curves, style
 from progguide_jax.runtime import config as config_lib
+from progguide_jax.runtime import digests, files, sharding, validation, writers
 
 SITE = "label-embedding row"
 UNIFORM_STREAM, IMAGE_STREAM, T_STREAM = 3, 4, 6  # of `batches.philox`
@@ -26,7 +27,7 @@ def probe(config, workdir: str) -> None:
     mean of G, with gn_standard_error; t [T]. The accumulator is saved on the way: the
     same command goes on where it stopped.
     """
-    config_lib.validate(config)
+    validation.validate(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.probe.batch_size, mesh, "probe.batch_size")
     params, origin = state.load_ema(config, workdir, mesh)
@@ -202,7 +203,7 @@ def _resume(folder, made_by: dict, config):
 
 
 def _schedule_digest(config) -> str:
-    return checkpoints.digest({"alpha_bar": state.noise_schedule(config).alpha_bar})
+    return digests.digest({"alpha_bar": state.noise_schedule(config).alpha_bar})
 
 
 def _provenance(config, origin: dict) -> dict:
@@ -242,8 +243,9 @@ def _write_curve(folder, curve: gradnorm.Curve, made_by: dict) -> None:
         gn=G.mean(0),
         gn_standard_error=np.sqrt(np.square(G_error).sum(0)) / num_classes,
     )
+    (folder / "curve.json").unlink(missing_ok=True)  # never beside another's arrays
     files.save_npz(folder / "curve.npz", **arrays)
     versions = {"versions": config_lib.versions()}
     files.save_json(folder / "curve.json", made_by | versions)
-    files.write(folder / "curve.png", plots.png(plots.gradnorm(arrays)))
+    files.write(folder / "curve.png", style.png(curves.gradnorm(arrays)))
     logging.info("probed: %s", folder / "curve.npz")

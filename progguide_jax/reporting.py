@@ -3,7 +3,6 @@
 Nothing is trained or sampled here, and the same files give the same report.
 """
 
-import base64
 import csv
 import html
 import io
@@ -15,10 +14,11 @@ from collections.abc import Mapping
 import numpy as np
 from etils import epath
 
-from progguide_jax import evaluation, plots, state
+from progguide_jax import evaluation, state
 from progguide_jax.metrics import trajectories
+from progguide_jax.plots import curves, plane, style
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files
+from progguide_jax.runtime import files, page, validation
 
 _TITLE = "Guidance on two Gaussians: a network beside the exact answer"
 _WHO = ("network", "oracle")
@@ -42,7 +42,7 @@ def report(config, workdir: str) -> str:
     Reads what evaluation, probing and training left; a ValueError names what is missing
     and the command that makes it.
     """
-    config_lib.validate(config)
+    validation.validate(config)
     folder = epath.Path(workdir)
     cells, rows = _load_cells(config, folder)
     others = {
@@ -66,7 +66,7 @@ def report(config, workdir: str) -> str:
         *_numbers(config, rows, others["closeness"], metrics, figures),
         _provenance(config, environment, checkpoint),
     ]
-    files.write(folder / "report.html", _page("\n".join(sections)).encode())
+    files.write(folder / "report.html", page.page(_TITLE, "\n".join(sections)).encode())
     return os.fspath(folder / "report.html")
 
 
@@ -125,17 +125,17 @@ def _draw(config, cells, others, metrics) -> dict[str, bytes]:
     centre = abs(evaluation.oracle(config).separation) / 2
     names = ("plane", "labels", "images", "image_labels", "explained")
     drawn = {
-        "data": plots.data_pca(*(data[name] for name in names)),
-        "distributions": plots.distributions(cells, data["plane"]),
-        "trajectories": plots.trajectories(cells),
-        "zoom": plots.zoom(cells, scale),
-        "class_axis": plots.class_axis(cells, centre),
-        "omega": plots.omega_curves(first["timesteps"], omega),
-        "gradnorm": plots.gradnorm(others["curve"]),
-        "closeness": plots.closeness(others["closeness"]),
-        "loss": plots.loss_curve(metrics, _loss_floor(config)),
+        "data": plane.data_pca(*(data[name] for name in names)),
+        "distributions": plane.distributions(cells, data["plane"]),
+        "trajectories": plane.trajectories(cells),
+        "zoom": plane.zoom(cells, scale),
+        "class_axis": plane.class_axis(cells, centre),
+        "omega": curves.omega_curves(first["timesteps"], omega),
+        "gradnorm": curves.gradnorm(others["curve"]),
+        "closeness": curves.closeness(others["closeness"]),
+        "loss": curves.loss_curve(metrics, _loss_floor(config)),
     }
-    return {name: plots.png(figure) for name, figure in drawn.items()}
+    return {name: style.png(figure) for name, figure in drawn.items()}
 
 
 def _largest(config) -> float:
@@ -197,7 +197,7 @@ def _introduction(config, rows, checkpoint) -> str:
             (f"Where they end on the class axis (real mean {middle})", "final_mean"),
         )
     )
-    return f"<h1>{_TITLE}</h1>{_p(what)}{_p(how)}<ul>{listed}</ul>"
+    return f"<h1>{_TITLE}</h1>{page.p(what)}{page.p(how)}<ul>{listed}</ul>"
 
 
 def _compare(config, rows, measure: str) -> str:
@@ -219,17 +219,17 @@ def _pictures(config, cells, figures) -> list[str]:
         for (name, s), cell in cells.items()
         if s == scale
     )
-    plane = "The plane is spanned by the two principal components of the real data."
+    basis = "The plane is spanned by the two principal components of the real data."
     return [
-        _section(
+        page.section(
             "The data",
             _figure(
                 figures["data"],
-                f"{plane} The first one is the class axis (brightness). Right: a few "
+                f"{basis} The first one is the class axis (brightness). Right: a few "
                 "images of each class, all on one grey scale.",
             ),
         ),
-        _section(
+        page.section(
             "Generated distributions",
             _figure(
                 figures["distributions"],
@@ -239,7 +239,7 @@ def _pictures(config, cells, figures) -> list[str]:
                 "one row per schedule.",
             ),
         ),
-        _section(
+        page.section(
             "Trajectories",
             _figure(
                 figures["trajectories"],
@@ -258,7 +258,7 @@ def _pictures(config, cells, figures) -> list[str]:
                 "passes its end and comes back has made a U-turn.",
             ),
         ),
-        _section(
+        page.section(
             "The weight ω(t)",
             _figure(
                 figures["omega"],
@@ -266,7 +266,7 @@ def _pictures(config, cells, figures) -> list[str]:
                 f"sampling steps: {means}.",
             ),
         ),
-        _section(
+        page.section(
             "Gradient norms g(t) and G(t)",
             _figure(
                 figures["gradnorm"],
@@ -287,16 +287,16 @@ def _numbers(config, rows, closeness, metrics, figures) -> list[str]:
     losses = [row for row in metrics if row.get("loss") is not None]
     final = f" It ends at {losses[-1]['loss']:.4g}." if losses else ""
     return [
-        _section("Trajectories in numbers", _table(config, rows)),
-        _section(
+        page.section("Trajectories in numbers", _table(config, rows)),
+        page.section(
             "How close the network is to the exact answer",
-            _p(
+            page.p(
                 "Excess over the Bayes floor of the squared error per pixel, mean over "
                 f"the {len(closeness['t'])} timesteps shown: {excess[0]:.2g} with the "
                 f"label ({100 * excess[0] / floor[0]:.3g}% of the floor), "
                 f"{excess[1]:.2g} without ({100 * excess[1] / floor[1]:.3g}%)."
             )
-            + _p(
+            + page.p(
                 "Error of ε_c − ε_u on the class axis, root mean square over these "
                 f"timesteps: {rms[0]:.2g}, against {rms[1]:.2g} of the exact "
                 f"difference ({100 * rms[0] / rms[1]:.3g}%). Guidance multiplies it by "
@@ -308,7 +308,7 @@ def _numbers(config, rows, closeness, metrics, figures) -> list[str]:
                 "network adds to it. Right: the difference that guidance multiplies.",
             ),
         ),
-        _section(
+        page.section(
             "Training loss",
             _figure(
                 figures["loss"],
@@ -340,12 +340,11 @@ def _table(config, rows) -> str:
         "exact score differ by more than 10% (darker: 50%) and by more than 0.05. "
         "experiment/table.csv holds every measure, unrounded."
     )
-    return (
-        f'<figure><div class="wide"><table><thead><tr><th rowspan="2">ω</th>'
-        f'<th rowspan="2">schedule</th>{heads}</tr><tr>{pairs}</tr></thead>'
-        f"{''.join(bodies)}</table></div>"
-        f"<figcaption>{html.escape(note)}</figcaption></figure>"
+    head = (
+        f'<tr><th rowspan="2">ω</th><th rowspan="2">schedule</th>{heads}</tr>'
+        f"<tr>{pairs}</tr>"
     )
+    return page.table(head, "".join(bodies), note)
 
 
 def _pair(row, measure: str) -> str:
@@ -376,74 +375,8 @@ def _provenance(config, environment, checkpoint) -> str:
         "devices": ", ".join(environment["devices"]),
         "started": environment["time"],
     }
-    lines = "".join(
-        f"<dt>{name}</dt><dd>{html.escape(str(fact))}</dd>"
-        for name, fact in facts.items()
-    )
-    return _section("Provenance", f"<dl>{lines}</dl>")
+    return page.section("Provenance", page.definitions(facts))
 
 
-def _section(heading: str, content: str) -> str:
-    return f"<section><h2>{html.escape(heading)}</h2>{content}</section>"
-
-
-def _p(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>"
-
-
-def _figure(content: bytes, caption: str) -> str:
-    """A PNG in the page itself, 100 CSS pixels an inch: all text of one size."""
-    data = base64.b64encode(content).decode()
-    caption = html.escape(caption)
-    width = int.from_bytes(content[16:20], "big") * 100 // plots.DPI  # PNG's header
-    return (
-        f'<figure><img alt="{caption}" width="{width}" '
-        f'src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-    )
-
-
-def _page(body: str) -> str:
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_TITLE}</title><style>{_CSS}</style></head>\n"
-        f"<body><main>{body}</main></body></html>\n"
-    )
-
-
-_CSS = """
-:root { color-scheme: light dark; --ink: #1b1b1b; --soft: #5a5a5a; --line: #d5d5d5;
-  --page: #fff; --off: #fdf1d6; --far: #f9d9a8; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --soft: #a8a8a8;
-  --line: #444; --page: #181818; --off: #3a3220; --far: #5a4318; } }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 64rem; margin: 0 auto; padding: 1.5rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; }
-h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
-p, li, dd { max-width: 48rem; }
-figure { margin: 1.2rem 0; break-inside: avoid; }
-img { max-width: 100%; background: #fff; border-radius: 4px; }
-figcaption { margin-top: .4rem; color: var(--soft); font-size: .9rem;
-  max-width: 48rem; }
-.pair { white-space: nowrap; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums;
-  break-inside: avoid; }
-th { font-weight: 500; text-align: left; padding: .15rem .45rem; }
-thead th { color: var(--soft); text-align: center; }
-td { text-align: right; padding: .15rem .45rem; }
-td + td:not(.n) { padding-right: .7rem; }
-tbody { border-top: 1px solid var(--line); }
-tbody th[rowspan] { vertical-align: top; font-weight: 700; }
-.n { border-left: 1px solid var(--line); }
-.off { background: var(--off); }
-.far { background: var(--far); }
-dl { display: grid; grid-template-columns: max-content auto; gap: .2rem 1rem;
-  font-size: .9rem; }
-dt { color: var(--soft); }
-dd { margin: 0; overflow-wrap: anywhere; }
-@media print { :root { --ink: #000; --page: #fff; --soft: #444; --line: #bbb;
-  --off: #f3f3f3; --far: #ddd; } main { max-width: none; padding: 0; }
-  table { font-size: .65rem; } h2 { break-after: avoid; } }
-"""
+def _figure(png: bytes, caption: str) -> str:
+    return page.figure(png, caption, style.DPI)

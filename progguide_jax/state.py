@@ -11,7 +11,7 @@ from flax import struct
 
 from progguide_jax import data, models
 from progguide_jax.diffusion import process
-from progguide_jax.runtime import checkpoints, sharding
+from progguide_jax.runtime import checkpoints, digests, sharding
 from progguide_jax.runtime import config as config_lib
 
 
@@ -151,7 +151,7 @@ def load_ema(config, workdir: str, mesh) -> tuple[dict, dict]:
     )
     with checkpoints.Checkpoints(directory) as saved:
         params, step, _ = saved.restore_ema(abstract)
-    return params, {"step": int(step), "digest": checkpoints.digest(params)}
+    return params, {"step": int(step), "digest": digests.digest(params)}
 
 
 def _check_trained_with(config, workdir: str) -> None:

@@ -14,7 +14,7 @@ from etils import epath
 from progguide_jax import generation, state
 from progguide_jax.data import batches
 from progguide_jax.diffusion import process
-from progguide_jax.runtime import checkpoints, files, sharding, writers
+from progguide_jax.runtime import checkpoints, files, sharding, validation, writers
 from progguide_jax.runtime import config as config_lib
 
 
@@ -25,7 +25,7 @@ def train(config, workdir: str) -> None:
     config in workdir. FloatingPointError on a loss or gradient that is not finite,
     InterruptedError after a SIGTERM, the step it is at being saved.
     """
-    config_lib.validate(config)
+    validation.validate(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.train.batch_size, mesh, "train.batch_size")
     config_lib.check_resume(workdir, config)

@@ -10,7 +10,7 @@ import pytest
 from configs import base
 from progguide_jax import evaluation, generation, state
 from progguide_jax.guidance import schedules
-from progguide_jax.runtime import config as config_lib
+from progguide_jax.runtime import validation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "configs"
 VARIANTS = {
@@ -50,7 +50,7 @@ def test_every_file_is_tested():
 )
 def test_a_recipe_is_a_valid_change_of_base(name, variant):
     config = load(name, variant)
-    config_lib.validate(config)
+    validation.validate(config)
     assert keys(config) == keys(base.get_config())
     module = state.network(config)
     made = jax.eval_shape(functools.partial(state.create, config, module))
@@ -89,7 +89,7 @@ def test_the_figure_has_every_cell_once():
     assert {cell.guidance.schedule for cell in cells} <= set(schedules.names())
     assert {cell.guidance.scale for cell in cells} == {0, 10, 50, 100}
     for cell in cells:
-        config_lib.validate(cell)
+        validation.validate(cell)
 
 
 def test_every_cell_of_a_sweep_is_a_valid_config():
@@ -98,4 +98,4 @@ def test_every_cell_of_a_sweep_is_a_valid_config():
     c.guidance.table = "weights.npy"
     for name in schedules.names():
         c.guidance.schedule = name
-        config_lib.validate(c)
+        validation.validate(c)

@@ -91,9 +91,19 @@ def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir):
 @pytest.mark.parametrize(
     "command, arguments, code, words",
     [
-        ("train.py", ["--config.train.bach_size=8"], 2, "did you mean train.batch_size"),
+        (
+            "train.py",
+            ["--config.train.bach_size=8"],
+            2,
+            "did you mean train.batch_size",
+        ),
         ("train.py", ["--config.train.batch_size=15"], 1, "use 14 or 16"),
-        ("train.py", ["--config.train.learning_rate=1"], 1, "learning_rate: 0.001 -> 1"),
+        (
+            "train.py",
+            ["--config.train.learning_rate=1"],
+            1,
+            "learning_rate: 0.001 -> 1",
+        ),
         ("sample.py", ["--config.guidance.schedule=consine"], 1, "mean 'cosine'"),
         ("sample.py", ["--config.guidance.scale=nan"], 1, "guidance.scale nan"),
         ("probe.py", ["--config.model.base_channels=32"], 1, "does not fit"),

@@ -1,4 +1,4 @@
-"""Cells of an experiment: found again, remade when asked for, exact where they say so."""
+"""Cells of an experiment: found again, remade when asked for, exact in the oracle."""
 
 import json
 import pathlib
@@ -21,6 +21,7 @@ MODEL = gaussians.TwoGaussians(0.5, 0.25, (8, 8, 1))
 def _recipe(c):
     c.data.name, c.data.channels, c.data.num_classes = "two_gaussians", 1, 2
     c.data.mean, c.data.flip, c.data.num_examples = 0.5, False, 2048
+    c.noise.name = "cosine"  # reaches pure noise in 20 timesteps, the linear one no
     c.model.name, c.model.width, c.model.depth = "pix_film", 16, 1
     c.train.num_steps = 2
     c.sample.clip_x0, c.sample.num_steps = False, 5
@@ -100,18 +101,37 @@ def test_finished_cells_are_found_again(recipe, evaluated, workdir_copy):
         np.testing.assert_array_equal(cell(workdir, "linear_w4")[1][name], array)
 
 
-def test_another_sample_setting_makes_every_cell_again(
-    recipe, evaluated, workdir_copy
-):
+def test_another_sample_setting_makes_every_cell_again(recipe, evaluated, workdir_copy):
     workdir = workdir_copy(evaluated)
     before = results(workdir)
-    recipe.sample.seed = 7
+    recipe.sample.eta = 0.5
     evaluation.evaluate(recipe, workdir)
     after = results(workdir)
     unchanged = {name for name in before if after[name] == before[name]}
     assert unchanged == {"data.npz", "data.json", "closeness.npz", "closeness.json"}
     old, new = (cell(d, "static_w4")[1]["oracle_axis"] for d in (evaluated, workdir))
     assert not np.array_equal(old, new)
+
+
+def test_a_row_is_never_beside_the_arrays_of_another(
+    recipe, evaluated, workdir_copy, monkeypatch
+):
+    """Killed between the two files of a new cell; the old command makes it again."""
+    workdir, write, seed = workdir_copy(evaluated), files.write, recipe.sample.seed
+
+    def killed(path, content):
+        if pathlib.Path(path).name == "static_w0.json":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files, "write", killed)
+        recipe.sample.seed = 7
+        evaluation.evaluate(recipe, workdir)
+    recipe.sample.seed = seed
+    evaluation.evaluate(recipe, workdir)
+    for name, array in cell(evaluated, "static_w0")[1].items():
+        np.testing.assert_array_equal(cell(workdir, "static_w0")[1][name], array)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +151,9 @@ def test_the_oracle_is_an_independent_call_of_the_sampler(
     axis = path.sum((2, 3, 4)) / 8
     np.testing.assert_allclose(arrays["oracle_axis"], axis, rtol=1e-4, atol=1e-4)
     data = files.load_npz(pathlib.Path(evaluated) / "experiment" / "data.npz")
-    planar = np.tensordot(path - data["mean"], data["directions"], [[2, 3, 4], [1, 2, 3]])
+    planar = np.tensordot(
+        path - data["mean"], data["directions"], [[2, 3, 4], [1, 2, 3]]
+    )
     np.testing.assert_allclose(arrays["oracle_paths"], planar[:, :6], atol=1e-3)
     np.testing.assert_allclose(arrays["oracle_plane"], planar[-1], atol=1e-3)
     sign = np.tile([-1, 1], 10)
@@ -189,7 +211,11 @@ def test_the_exact_model_as_network_is_at_no_distance(
     # eps_c - eps_u on the class axis: E of its square is what the label takes off the
     # floor, for one pixel times 64 pixels that all move together
     signal = np.sqrt(64 * (without - with_label)[closeness["t"]])
-    np.testing.assert_allclose(closeness["delta_signal"], signal, rtol=0.25, atol=0.01)
+    often = signal > 0.5  # below, it is the mean of rare large values
+    assert often.sum() > 5
+    np.testing.assert_allclose(
+        closeness["delta_signal"][often], signal[often], rtol=0.1
+    )
     row, arrays = cell(workdir, "static_w4")
     np.testing.assert_allclose(
         arrays["network_axis"], arrays["oracle_axis"], rtol=1e-5, atol=1e-5

@@ -136,9 +136,40 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert not list(only_folder(workdir).glob("part_*"))
 
 
-def test_more_images_later_keep_the_first(
-    tiny, sampled, workdir_copy, monkeypatch
-):
+def test_parts_with_gaps_and_overlaps_are_joined_in_order(tiny, tmp_path):
+    """Left by runs of other batch sizes: 0-16, nothing until 32, 32-48. Batches of 24
+    fill the gap, over what is there; every image shows its own number."""
+
+    def numbered(params, index, labels, omega):
+        grey = (np.asarray(index) - 127.5) / 127.5
+        return np.broadcast_to(grey[:, None, None, None], (len(index), 8, 8, 3))
+
+    def write(first, end):
+        index = np.arange(first, end)
+        files.save_npz(
+            tmp_path / f"part_{first:08d}_{end:08d}.npz",
+            images=generation.to_uint8(numbered(None, index, None, None)),
+            labels=generation.balanced_labels(index, 3, tiny.sample.seed),
+            seeds=index,
+        )
+
+    write(0, 16)
+    write(32, 48)
+    tiny.sample.batch_size, tiny.sample.num_images = 24, 62
+    generation._write_parts(tiny, tmp_path, numbered, None, np.ones(4))
+    assert (tmp_path / "part_00000016_00000040.npz").exists()
+    generation._join_parts(tiny, tmp_path)
+    made = files.load_npz(tmp_path / "samples.npz")
+    expected = np.arange(62)
+    np.testing.assert_array_equal(made["seeds"], expected)
+    np.testing.assert_array_equal(
+        made["labels"], generation.balanced_labels(expected, 3, tiny.sample.seed)
+    )
+    np.testing.assert_array_equal(made["images"][:, 3, 5, 1], expected)
+    assert {p.name for p in tmp_path.iterdir()} == {"samples.npz", "grid.png"}
+
+
+def test_more_images_later_keep_the_first(tiny, sampled, workdir_copy, monkeypatch):
     workdir, call, calls = workdir_copy(sampled), generation.Sampler.__call__, []
 
     def counting(self, params, index, labels, omega):
@@ -174,7 +205,9 @@ def test_a_full_disk_keeps_the_parts(tiny, trained, sampled, workdir_copy, monke
         "part_00000000_00000016.npz"
     ]
     generation.generate(tiny, workdir)
-    np.testing.assert_array_equal(samples(workdir)["images"], samples(sampled)["images"])
+    np.testing.assert_array_equal(
+        samples(workdir)["images"], samples(sampled)["images"]
+    )
 
 
 def test_labels_are_uniform_in_every_block():
@@ -196,7 +229,9 @@ def test_a_folder_of_other_samples_is_refused(tiny, sampled, workdir_copy):
     tiny.guidance.scale = 2.0
     with pytest.raises(ValueError, match="another guidance, omega: .*sample.name=NAME"):
         generation.generate(tiny, workdir)
-    np.testing.assert_array_equal(samples(workdir)["images"], samples(sampled)["images"])
+    np.testing.assert_array_equal(
+        samples(workdir)["images"], samples(sampled)["images"]
+    )
 
 
 def test_omega_zero_is_the_conditional_model(tiny, weights, sampled):

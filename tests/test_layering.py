@@ -211,7 +211,8 @@ SOUND = {
     "models/layers.py": "from progguide_jax.diffusion import process\n",
     "runtime/checkpoints.py": "import orbax.checkpoint as ocp\n",
     "data/__init__.py": "def load():\n    import tensorflow_datasets\n",
-    "plots.py": "import matplotlib.pyplot\n",
+    "plots/__init__.py": "",
+    "plots/style.py": "import matplotlib.pyplot\n",
     "state.py": "from flax import struct\nfrom progguide_jax.models import unet\n",
     "training.py": (
         "from progguide_jax import data, state\n"
@@ -243,7 +244,7 @@ def test_a_sound_tree_passes(tmp_path):
         ("models/a.py", "from progguide_jax.state import x", "arrow upwards"),
         ("diffusion/a.py", "from ..runtime import checkpoints", "arrow upwards"),
         ("runtime/a.py", "from progguide_jax import data", "another adapter"),
-        ("plots.py", "from progguide_jax.models import unet", "another adapter"),
+        ("plots/a.py", "from progguide_jax.models import unet", "another adapter"),
         ("data/a.py", "from .. import plots", "another adapter"),
         ("guidance/rules.py", "from progguide_jax.diffusion import samplers", "cycle"),
         ("state.py", "from progguide_jax import training", "cycle: progguide_jax.st"),

@@ -22,41 +22,51 @@ def curve(workdir):
     return files.load_npz(probing.curve_path(workdir))
 
 
-def test_stratified_draws_reach_every_timestep_equally_often():
-    """T batches hold B permutations of 0 ... T-1."""
-    draws = [probing.draw_timesteps("stratified", 3, k, 12, 20) for k in range(20)]
-    np.testing.assert_array_equal(np.bincount(np.concatenate(draws)), np.full(20, 12))
-    for first in range(0, 240, 20):  # and every T in a row are one of them
-        piece = np.concatenate(draws)[first : first + 20]
-        assert sorted(piece) == list(range(20))
-    assert not np.array_equal(draws[0], draws[5])  # another permutation each time
+# 30 images, six of class 0, ten of class 1, fourteen of class 2
+LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [6, 10, 14]))
+
+
+def stream(mode, size, total=240, seed=3):
+    """(index, t) of the first `total` examples, drawn in batches of `size`."""
+    draws = [
+        probing.draw(mode, seed, k, size, LABELS, 20) for k in range(total // size)
+    ]
+    return tuple(np.concatenate(a) for a in zip(*draws, strict=True))
+
+
+def test_stratified_draws_hold_every_timestep_of_every_class_equally_often():
+    """K T = 60 places in a row hold each (t, c) once, whatever the class sizes."""
+    index, t = stream("stratified", 12)
+    for first in range(0, 240, 60):
+        here = slice(first, first + 60)
+        pairs = list(zip(LABELS[index[here]].tolist(), t[here].tolist(), strict=True))
+        assert sorted(pairs) == [(c, i) for c in range(3) for i in range(20)]
+    assert not np.array_equal(t[:60], t[60:120])  # other permutations each time
+    # within a class the images take turns: 80 draws of 6, 10 and 14 images
+    for c, n in ((0, 6), (1, 10), (2, 14)):
+        counts = np.bincount(index)[LABELS == c]
+        assert {80 // n, -(-80 // n)} >= set(counts)
 
 
 def test_stratified_draws_do_not_depend_on_the_batch_size():
-    def stream(size):
-        draws = [
-            probing.draw_timesteps("stratified", 3, k, size, 20)
-            for k in range(240 // size)
-        ]
-        return np.concatenate(draws)
-
-    np.testing.assert_array_equal(stream(12), stream(48))
-    np.testing.assert_array_equal(stream(12), stream(1))
+    for size in (48, 1):
+        np.testing.assert_array_equal(
+            stream("stratified", 12), stream("stratified", size)
+        )
 
 
 @pytest.mark.parametrize("mode", ["stratified", "uniform"])
 def test_draws_are_a_function_of_seed_and_batch(mode):
     def draw(seed, batch):
-        return probing.draw_timesteps(mode, seed, batch, 64, 1000)
+        return np.stack(probing.draw(mode, seed, batch, 64, LABELS, 1000))
 
     np.testing.assert_array_equal(draw(0, 7), draw(0, 7))
-    assert not np.array_equal(draw(0, 7), draw(1, 7))
-    assert not np.array_equal(draw(0, 7), draw(0, 8))
-    assert draw(0, 0).dtype == np.int32
+    for other in (draw(1, 7), draw(0, 8)):
+        assert np.all(np.any(draw(0, 7) != other, axis=1))  # images and timesteps
 
 
 def test_uniform_draws_are_uniform_and_independent():
-    draws = [probing.draw_timesteps("uniform", 0, k, 100, 20) for k in range(200)]
+    draws = [probing.draw("uniform", 0, k, 100, LABELS, 20)[1] for k in range(200)]
     counts = np.bincount(np.concatenate(draws), minlength=20)
     assert len(counts) == 20
     chi_square = np.sum((counts - 1000.0) ** 2 / 1000)
@@ -72,9 +82,8 @@ def test_the_curve_is_consistent_with_itself(probed):
     made = curve(probed)
     g, G, count = made["g"], made["G"], made["count"]
     assert g.shape == (3, 20) and np.all(g > 0)
-    # 10 batches of 96: every t 48 times; the data are a third of each class
-    np.testing.assert_array_equal(count.sum(0), np.full(20, 48))
-    np.testing.assert_array_equal(count.sum(1), [320, 320, 320])
+    # 10 batches of 96 are 16 times the 60 pairs of a class and a timestep
+    np.testing.assert_array_equal(count, np.full((3, 20), 16))
     for t in range(20):
         np.testing.assert_allclose(G[:, t], g[:, t:].sum(1), rtol=1e-12)
         variance = np.square(made["standard_error"][:, t:]).sum(1)
@@ -112,6 +121,27 @@ def test_every_example_is_counted_at_its_own_class_and_timestep(
     expected = np.outer([1, 11, 21], 1 + np.arange(20))
     np.testing.assert_allclose(curve(workdir)["g"], expected, rtol=1e-6)
     np.testing.assert_allclose(curve(workdir)["standard_error"], 0, atol=0.1)
+
+
+def test_every_batch_has_noise_of_its_own(tiny, monkeypatch):
+    """With eps^2 of one pixel in place of g: N(0, 1) squared, a function of (seed,
+    number)."""
+    monkeypatch.setattr(state, "embed_label", lambda module, params, label: label)
+    monkeypatch.setattr(
+        gradnorm, "per_example", lambda eps_fn, x0, eps, *_, **__: eps[:, 0, 0, 0] ** 2
+    )
+    mesh = sharding.mesh()
+    step, nobody = probing.compiled_step(tiny, mesh), np.zeros(96, np.int32)
+    batch = dict(image=np.zeros((96, 8, 8, 3), np.float32), label=nobody, t=nobody)
+
+    def total(number):
+        acc = step(gradnorm.empty(3, 20), {}, sharding.put(mesh, batch), number)
+        return float(acc.total[0, 0])
+
+    totals = [total(np.int32(n)) for n in (0, 1, 0, 2)]
+    assert totals[0] == totals[2] and len(set(totals)) == 3
+    for value in totals:
+        assert abs(value - 96) < 5 * np.sqrt(2 * 96)
 
 
 def test_a_killed_probe_goes_on_as_if_it_had_not_been(
@@ -179,6 +209,26 @@ def test_a_full_disk_keeps_what_was_accumulated(
     assert int(files.load_npz(accumulator)["done"]) == 10
     probing.probe(tiny, workdir)
     np.testing.assert_array_equal(curve(workdir)["g"], curve(probed)["g"])
+
+
+def test_a_curve_is_never_beside_the_record_of_another(
+    tiny, probed, workdir_copy, monkeypatch
+):
+    """Killed between the two files, a new probe leaves a curve that nobody uses."""
+    workdir, write = workdir_copy(probed), files.write
+
+    def killed(path, content):
+        if pathlib.Path(path).name == "curve.json":
+            raise Killed
+        write(path, content)
+
+    monkeypatch.setattr(files, "write", killed)
+    tiny.probe.seed = 1
+    with pytest.raises(Killed):
+        probing.probe(tiny, workdir)
+    _, origin = state.load_ema(tiny, workdir, sharding.mesh())
+    with pytest.raises(ValueError, match="run probe.py again"):
+        probing.load_curve(tiny, probing.curve_path(workdir), origin)
 
 
 def test_a_curve_must_belong_to_the_checkpoint_and_the_noise(

@@ -33,17 +33,26 @@ def take_steps(config, count):
     """[(state, metrics)] of the first updates, on the devices there are."""
     mesh = sharding.mesh()
     step = training.compiled_step(config, mesh)
-    module = state.network(config)
-    current = jax.jit(
-        functools.partial(state.create, config, module),
-        out_shardings=sharding.replicated(mesh),
-    )()
+    current = fresh_state(config, mesh)
     result = []
     for i in range(count):
         batch = sharding.put(mesh, host_batch(config, i))
         current, metrics = step(current, batch)
         result.append(jax.device_get((current, metrics)))  # the next step donates it
     return result
+
+
+def fresh_state(config, mesh):
+    create = functools.partial(state.create, config, state.network(config))
+    return jax.jit(
+        create,
+        out_shardings=sharding.replicated(mesh),
+        compiler_options={"xla_backend_optimization_level": 0},
+    )()
+
+
+def fresh_params(config):
+    return jax.device_get(fresh_state(config, sharding.mesh()).params)
 
 
 def saved_state(config, workdir, step=None):
@@ -84,8 +93,10 @@ def fail_at(monkeypatch, call):
 
 @pytest.fixture(scope="module")
 def steps(make_tiny):
-    """The tiny config and its first three updates."""
-    return make_tiny(), take_steps(make_tiny(), 3)
+    """The tiny config, with a short average, and its first three updates."""
+    config = make_tiny()
+    config.train.ema_decay = 0.2
+    return config, take_steps(config, 3)
 
 
 def test_golden_first_steps(steps):
@@ -95,11 +106,8 @@ def test_golden_first_steps(steps):
     _, history = steps
     loss = [float(m["loss"]) for _, m in history]
     norm = [float(m["grad_norm"]) for _, m in history]
-    np.testing.assert_allclose(loss, GOLDEN["loss"], rtol=2e-5)
-    np.testing.assert_allclose(norm, GOLDEN["grad_norm"], rtol=2e-4)
-
-
-GOLDEN = {"loss": [0, 0, 0], "grad_norm": [0, 0, 0]}
+    np.testing.assert_allclose(loss, [1.047142, 1.012383, 0.951559], rtol=1e-5)
+    np.testing.assert_allclose(norm, [0.427326, 0.415981, 0.387105], rtol=1e-4)
 
 
 def test_the_first_loss_is_the_variance_of_the_noise(steps):
@@ -113,27 +121,26 @@ def test_the_first_loss_is_the_variance_of_the_noise(steps):
 
 def test_the_first_update_is_adams(steps):
     """With zero moments Adam moves each parameter by the learning rate against the sign
-    of its gradient: peak / warmup at step 0, more at step 1 (1.75 peak / warmup)."""
+    of its gradient: peak / warmup at step 0."""
     config, history = steps
-    fresh = state.create(config, state.network(config)).params
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).ravel(), fresh, history[0][0].params)
+    fresh = fresh_params(config)
+    after = history[0][0].params
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).ravel(), fresh, after)
     moved = np.concatenate(jax.tree.leaves(moved))
-    assert 0.5 < np.mean(moved > 0) < 1  # no gradient passes a zero kernel
     rate = 1e-2 / 4
     assert moved.max() < rate * 1.001
-    # the head's kernel gets a gradient far above Adam's epsilon
-    head = np.abs(history[0][0].params["conv_out"]["kernel"])
-    assert np.median(head) == pytest.approx(rate, rel=1e-3)
+    # the head gets a gradient far above Adam's epsilon, and lets none pass: it is zero
+    head = after["conv_out"]
+    assert np.median(np.abs(head["kernel"])) == pytest.approx(rate, rel=1e-3)
+    assert np.sum(moved > 0) == head["kernel"].size + head["bias"].size
 
 
-def test_the_average_follows_its_recursion(steps, tiny):
+def test_the_average_follows_its_recursion(steps):
     """ema <- d ema + (1 - d) params, d = min(decay, (1 + n) / (10 + n)): 0.1, 2/11, and
     then the decay itself, 0.2, being the smaller."""
-    tiny.train.ema_decay = 0.2
-    history = take_steps(tiny, 3)
-    assert equal(history[2][0].params, steps[1][2][0].params)  # training ignores it
+    config, history = steps
     leaves = [jax.tree.leaves(s.params) for s, _ in history]
-    average = jax.tree.leaves(state.create(tiny, state.network(tiny)).params)
+    average = jax.tree.leaves(fresh_params(config))
     average = [np.asarray(a, np.float64) for a in average]
     for params, decay in zip(leaves, (0.1, 2 / 11, 0.2), strict=True):
         average = [
@@ -161,7 +168,7 @@ def test_labels_and_timesteps_are_drawn_per_example(tiny, monkeypatch):
     """Counts over 100 batches of 256 against the binomial and the uniform law."""
     tiny.train.batch_size, tiny.train.label_drop = 256, 0.3
     module = state.network(tiny)
-    labels = jnp.arange(256, dtype=jnp.int32) % 3
+    labels = np.arange(256, dtype=np.int32) % 3
 
     def spy(module, params, x0, t, label, eps, **kwargs):
         seen["t"], seen["label"] = t, label
@@ -261,8 +268,9 @@ def test_a_changed_config_is_refused_with_its_difference(tiny, trained, workdir_
 def test_a_number_that_is_not_finite_stops_at_its_step(
     name, tiny, tmp_path, monkeypatch
 ):
-    """The gradient counts too: it is already in the parameters that would be saved."""
-    tiny.train.checkpoint_every = 1
+    """At a step that would be saved but not logged. The gradient counts too: it is in
+    the state by then."""
+    tiny.train.checkpoint_every, tiny.train.log_every = 2, 3
     compiled = training.compiled_step
 
     def poisoned(config, mesh):
@@ -276,17 +284,11 @@ def test_a_number_that_is_not_finite_stops_at_its_step(
         return run
 
     monkeypatch.setattr(training, "compiled_step", poisoned)
-    with pytest.raises(FloatingPointError, match=f"{name}.* is inf at step 4") as error:
+    with pytest.raises(FloatingPointError, match=f"{name} is inf at step 4") as error:
         training.train(tiny, str(tmp_path))
     assert "\n" not in str(error.value) and "allow_config_change" in str(error.value)
-    monkeypatch.undo()
-    good = saved_state(tiny, tmp_path)
-    assert int(good.step) == 3
-    # and the run goes on from there, as the message says
-    tiny.train.learning_rate, tiny.allow_config_change = 1e-3, True
-    training.train(tiny, str(tmp_path))
-    assert latest_step(tmp_path) == 6
-    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert latest_step(tmp_path) == 2 == int(saved_state(tiny, tmp_path).step)
+    assert [row["step"] for row in rows(tmp_path)] == [3]
 
 
 def test_a_batch_that_the_devices_cannot_share(tiny, tmp_path):
@@ -322,7 +324,7 @@ def test_the_workdir_says_what_was_run(tiny, trained):
     }  # fmt: skip
 
 
-def test_training_comes_close_to_the_exact_answer(tiny):
+def test_training_comes_close_to_the_exact_answer(tiny, one_device):
     """On two Gaussians the excess of the loss over the Bayes floor is E (eps_hat -
     eps*)^2, eps* in closed form: 300 steps remove most of it, for both labels and none.
     """
@@ -354,13 +356,13 @@ def test_training_comes_close_to_the_exact_answer(tiny):
             ]
         )  # fmt: skip
 
-    current = state.create(tiny, module)
+    current = fresh_state(tiny, sharding.mesh())
     before, losses = excess(current.params), []
     for i in range(300):
         batch = batches.batch(dataset, 0, i, 128, False)
         batch = {k: batch[k] for k in ("image", "label")}
         current, metrics = step(current, batch)
-        losses.append(metrics["loss"])
+        losses.append(float(metrics["loss"]))  # waits: the CPU cannot queue many
     after = excess(current.ema_params)
     assert np.all(after < 0.1 * before), (before, after)
     # nobody beats the floor: no label, no noise leaks into what the network sees

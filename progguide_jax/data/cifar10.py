@@ -2,20 +2,14 @@
 
 import hashlib
 import importlib.util
-import io
 import logging
-import pickle
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 import tqdm
 from etils import epath
 
-from progguide_jax.data import batches
+from progguide_jax.data import batches, cifar10_files
 
 NUM_CLASSES = 10
 SIZES = {"train": 50_000, "test": 10_000}
@@ -26,29 +20,6 @@ _REMEDY = (
     "pip install 'progguide-jax[train]'"
 )
 _log = logging.getLogger(__name__)
-
-
-class _Part(NamedTuple):
-    """One file's share of a split, before its checks."""
-
-    where: str
-    images: np.ndarray  # [n,32,32,3]
-    labels: np.ndarray  # [n]
-
-
-class _Layout(NamedTuple):
-    """One of the two official forms: five train files and one test file."""
-
-    folder: str
-    tarball: str
-    suffix: str
-    parse: Callable[[bytes, str], _Part]
-
-    def files(self, split: str) -> list[str]:
-        stems = ["test_batch"]
-        if split == "train":
-            stems = [f"data_batch_{i}" for i in range(1, 6)]
-        return [stem + self.suffix for stem in stems]
 
 
 def load(
@@ -85,7 +56,7 @@ def load(
     return batches.Dataset(images, labels, NUM_CLASSES)
 
 
-def _find(data_dir: str, split: str) -> list[_Part]:
+def _find(data_dir: str, split: str) -> list[cifar10_files.Part]:
     """Looks the forms up in the order that `load` documents."""
     if not data_dir:
         return _tfds("", split)
@@ -94,25 +65,25 @@ def _find(data_dir: str, split: str) -> list[_Part]:
         raise FileNotFoundError(f"no CIFAR-10: {place} does not exist: {_REMEDY}")
     if not place.is_dir():
         if place.suffix == ".npz":
-            return _npz(place, split)
-        for layout in _LAYOUTS:
+            return cifar10_files.read_npz(place, split)
+        for layout in cifar10_files.LAYOUTS:
             if place.name == layout.tarball:
-                return _tarball(place, layout, split)
+                return cifar10_files.read_tarball(place, layout, split)
         raise ValueError(f"{place} is not a form of CIFAR-10: {_REMEDY}")
-    for layout in _LAYOUTS:
+    for layout in cifar10_files.LAYOUTS:
         names = layout.files("train") + layout.files("test")
         for folder in (place, place / layout.folder):
             if any((folder / name).exists() for name in names):
-                return _folder(folder, layout, split)
+                return cifar10_files.read_folder(folder, layout, split)
     if (place / "cifar10.npz").exists():
-        return _npz(place / "cifar10.npz", split)
-    for layout in _LAYOUTS:
+        return cifar10_files.read_npz(place / "cifar10.npz", split)
+    for layout in cifar10_files.LAYOUTS:
         if (place / layout.tarball).exists():
-            return _tarball(place / layout.tarball, layout, split)
+            return cifar10_files.read_tarball(place / layout.tarball, layout, split)
     return _tfds(str(place), split)
 
 
-def _checked(part: _Part) -> _Part:
+def _checked(part: cifar10_files.Part) -> cifar10_files.Part:
     """The part with labels as int32, if its arrays are what CIFAR-10 must hold."""
     where, images, labels = part
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != _SHAPE:
@@ -134,114 +105,12 @@ def _checked(part: _Part) -> _Part:
             f"{NUM_CLASSES - 1}: the file is damaged or not CIFAR-10"
         )
     # The official files hold colour planes: without a copy, gathers would be slow.
-    return _Part(where, np.ascontiguousarray(images), labels.astype(np.int32))
+    return cifar10_files.Part(
+        where, np.ascontiguousarray(images), labels.astype(np.int32)
+    )
 
 
-def _folder(folder: epath.Path, layout: _Layout, split: str) -> list[_Part]:
-    parts = []
-    for name in layout.files(split):
-        path = folder / name
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path} is missing: the {split} split of CIFAR-10 is "
-                f"{', '.join(layout.files(split))}"
-            )
-        parts.append(layout.parse(path.read_bytes(), str(path)))
-    return parts
-
-
-def _tarball(path: epath.Path, layout: _Layout, split: str) -> list[_Part]:
-    members = {f"{layout.folder}/{name}": None for name in layout.files(split)}
-    try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|gz") as tar:
-            for member in tar:
-                if member.name in members:
-                    members[member.name] = tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path}: damaged archive ({_line(error)}): fetch it again"
-        ) from error
-    parts = []
-    for name, data in members.items():
-        if data is None:
-            raise ValueError(f"{path}: holds no {name}: fetch it again")
-        parts.append(layout.parse(data, f"{path}:{name}"))
-    return parts
-
-
-def _parse_binary(data: bytes, where: str) -> _Part:
-    """Records of one label byte and 3072 pixel bytes (red, green, blue planes)."""
-    record = 1 + 3 * 32 * 32
-    if len(data) % record:
-        raise ValueError(
-            f"{where}: {len(data)} bytes, expected a multiple of {record} (1 label, "
-            "3072 pixels): truncated or not a CIFAR-10 binary batch; fetch it again"
-        )
-    table = np.frombuffer(data, np.uint8).reshape(-1, record)
-    images = table[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return _Part(where, images, table[:, 0])
-
-
-def _parse_python(data: bytes, where: str) -> _Part:
-    """A pickled dict: data uint8 [n,3072] (red, green, blue planes), labels [n]."""
-    try:
-        content = _BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
-        content = {
-            k.decode() if isinstance(k, bytes) else k: content[k] for k in content
-        }
-        pixels, labels = content["data"], content["labels"]
-        images = pixels.reshape(len(pixels), 3, 32, 32).transpose(0, 2, 3, 1)
-        return _Part(where, images, np.asarray(labels))
-    except Exception as error:  # damaged pickles fail in any way
-        raise ValueError(
-            f"{where}: not an official python batch, a dict of data uint8 [n, 3072] "
-            f"and labels [n] ({_line(error)}): fetch it again"
-        ) from error
-
-
-def _dtype(name: str | bytes, *_) -> np.dtype:
-    # A pickle passes align and copy as 0 and 1, which numpy 2.4 warns of.
-    return np.dtype(name.decode() if isinstance(name, bytes) else name, copy=True)
-
-
-class _BatchUnpickler(pickle.Unpickler):
-    """Builds arrays and builtin containers; every other global is refused."""
-
-    _ALLOWED = {
-        "numpy.ndarray": np.ndarray,
-        "numpy.dtype": _dtype,
-        "multiarray._reconstruct": np.empty(0).__reduce__()[0],
-        # How Python 3 writes arrays at protocol 5 and bytes at protocol 2.
-        "numeric._frombuffer": lambda data, dtype, shape, order: np.frombuffer(
-            data, dtype
-        ).reshape(shape, order=order),
-        "_codecs.encode": lambda text, _: text.encode("latin1"),
-    }
-
-    def find_class(self, module: str, name: str):
-        for core in ("numpy.core.", "numpy._core."):  # before and since numpy 2
-            module = module.removeprefix(core)
-        if f"{module}.{name}" not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return self._ALLOWED[f"{module}.{name}"]
-
-
-def _npz(path: epath.Path, split: str) -> list[_Part]:
-    """Keras layout: x_train [N,32,32,3], y_train [N] or [N,1], x_test, y_test."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not an npz with x_train, y_train, x_test, y_test "
-            f"({_line(error)}): fetch it again"
-        ) from error
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    return [_Part(str(path), images, labels)]
-
-
-def _tfds(data_dir: str, split: str) -> list[_Part]:
+def _tfds(data_dir: str, split: str) -> list[cifar10_files.Part]:
     """A prepared data set: array_record without tensorflow, tfrecord with it."""
     import tensorflow_datasets as tfds
 
@@ -265,11 +134,12 @@ def _tfds(data_dir: str, split: str) -> list[_Part]:
         ids, images, labels = (np.stack(column) for column in zip(*rows, strict=True))
     except Exception as error:  # array_record and tensorflow have their own kinds
         raise ValueError(
-            f"{where}: cannot read the TFDS data set ({_line(error)}); if it is "
-            "damaged, delete the folder and prepare it again"
+            f"{where}: cannot read the TFDS data set "
+            f"({cifar10_files.reason(error)}); if it is damaged, "
+            "delete the folder and prepare it again"
         ) from error
     order = np.argsort(ids)  # train_00000, ...: TFDS stores them shuffled
-    return [_Part(where, images[order], labels[order])]
+    return [cifar10_files.Part(where, images[order], labels[order])]
 
 
 def _tfds_examples(builder, split: str) -> Iterator[dict]:
@@ -299,22 +169,11 @@ def _prepare(builder, data_dir: str) -> None:
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # network, disk, checksum
         raise OSError(
-            f"TFDS could not prepare CIFAR-10 in {where} ({_line(error)}): set "
-            "config.data.dir to a folder with the official batches or cifar10.npz"
+            f"TFDS could not prepare CIFAR-10 in {where} "
+            f"({cifar10_files.reason(error)}): set config.data.dir to a folder "
+            "with the official batches or cifar10.npz"
         ) from error
 
 
 def _has_tensorflow() -> bool:
     return importlib.util.find_spec("tensorflow") is not None
-
-
-def _line(error: Exception) -> str:
-    """The kind and first line of an error that another library raised."""
-    first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first[:200]}" if first else type(error).__name__
-
-
-_LAYOUTS = (
-    _Layout("cifar-10-batches-bin", "cifar-10-binary.tar.gz", ".bin", _parse_binary),
-    _Layout("cifar-10-batches-py", "cifar-10-python.tar.gz", "", _parse_python),
-)

@@ -31,7 +31,8 @@ def timesteps(
 ) -> np.ndarray:
     """The sampling grid: int32 [S], noisiest first, strictly falling.
 
-    leading   k (T // S) for k = S-1 ... 0        (DDIM; the paper's 200 steps)
+    leading   k (T // S) for k = S-1 ... 0        (DDIM; the paper's 200 steps); an S
+              that does not divide T leaves out the noisiest timesteps
     trailing  round(T - k T / S) - 1              (reaches T-1)
     linspace  round(linspace(T-1, 0, S))
     `offset` is added to every t (latent diffusion uses leading with 1).
@@ -261,9 +262,15 @@ def _scan(
     def predict_both(x, t):
         if not double_batch:
             return predict(x, t, cond), predict(x, t, null_cond)
-        both = jax.tree.map(lambda c, n: jnp.concatenate([c, n]), cond, null_cond)
-        eps = predict(jnp.concatenate([x, x]), jnp.concatenate([t, t]), both)
-        return eps[:batch], eps[batch:]
+        # row by row c, u, c, u, ...: each device doubles the rows that it holds
+        both = jax.tree.map(
+            lambda c, n: jnp.stack([c, n], 1).reshape(2 * batch, *c.shape[1:]),
+            cond,
+            null_cond,
+        )
+        eps = predict(jnp.repeat(x, 2, axis=0), jnp.repeat(t, 2), both)
+        eps = eps.reshape(batch, 2, *x.shape[1:])
+        return eps[:, 0], eps[:, 1]
 
     def body(state, s: _Steps):
         x, carry = state

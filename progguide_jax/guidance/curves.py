@@ -71,10 +71,10 @@ def standardise(
             mean = np.sum(values * _spacing(ts), -1, keepdims=True)
         case _:
             raise ValueError(f"unknown mode {mode!r}: use one of {', '.join(MODES)}")
-    if not np.all(mean > 0):
+    if np.any(values < 0) or not np.all(mean > 0):
         raise ValueError(
-            "the curve has mean 0 or less over the timesteps and cannot be "
-            'standardised: widen it or use normalize="none"'
+            "the curve is negative somewhere, or 0 on all of the timesteps, and cannot "
+            'be standardised: change it or use normalize="none"'
         )
     return values / mean
 

@@ -1,7 +1,9 @@
 """How the conditional and the unconditional prediction combine.
 
 A rule is a function (predictions, context, carry) -> (prediction, carry), pure and
-per example. A rule with state also has an attribute `init`, x_T -> first carry.
+per example. A rule with state also has an attribute `init`, x_T -> first carry; it is
+not called on a step whose omega is 0 for the whole batch, so it must leave the carry
+of an image with omega = 0 alone, or images would depend on each other.
 omega is the weight of p_c + omega (p_c - p_u): 0 is the conditional model, -1 the
 unconditional one. (Imagen, diffusers and others write w = 1 + omega.)
 """

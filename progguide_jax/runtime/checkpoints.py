@@ -6,12 +6,9 @@ leaf, since orbax has no checksum of its own and casts silently. The directory m
 one that every host sees.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import errno
-import hashlib
-import json
 import logging
 import os
 import secrets
@@ -19,7 +16,6 @@ import shutil
 import signal
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +24,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+
+from progguide_jax.runtime import digests
 
 
 class _Damaged(Exception):
@@ -89,9 +87,9 @@ class Checkpoints:
         items = _split(state)
         self.wait()  # before counting the space that is left
         self._check_space(sum(x.nbytes for x in jax.tree.leaves(items)))
-        leaves = {item: _table(tree) for item, tree in items.items()}
+        leaves = {item: digests.table(tree) for item, tree in items.items()}
         meta = {"metadata": metadata, "leaves": leaves}
-        meta = {**meta, "digest": _json_digest(meta)}
+        meta = {**meta, "digest": digests.json_digest(meta)}
         args = {k: ocp.args.StandardSave(v) for k, v in items.items()}
         with self._one_line_errors():
             # force: orbax would skip a step below its newest without a word
@@ -186,10 +184,10 @@ class Checkpoints:
         with _damage():
             args = ocp.args.Composite(meta=ocp.args.JsonRestore())
             meta = self._manager.restore(step, args=args)["meta"]
-            if meta.pop("digest") != _json_digest(meta):
+            if meta.pop("digest") != digests.json_digest(meta):
                 raise _Damaged("its metadata changed")
         for item, target in targets.items():
-            _check_fit(meta["leaves"][item], target, f"checkpoint {step}")
+            digests.check_fit(meta["leaves"][item], target, f"checkpoint {step}")
         with _damage():
             args = {
                 item: ocp.args.StandardRestore(jax.tree.map(_abstract, target))
@@ -197,7 +195,7 @@ class Checkpoints:
             }
             items = self._manager.restore(step, args=ocp.args.Composite(**args))
             for item in targets:
-                for name, entry in _table(items[item]).items():
+                for name, entry in digests.table(items[item]).items():
                     if entry != meta["leaves"][item][name]:
                         raise _Damaged(f"the checksum of {name} differs")
         return {item: items[item] for item in targets}, meta["metadata"]
@@ -244,16 +242,6 @@ class Checkpoints:
             raise
 
 
-def digest(tree: Any) -> str:
-    """16 hex digits of sha256 over the name, dtype, shape and bytes of each leaf."""
-    result = hashlib.sha256()
-    for name, leaf in _named_leaves(jax.device_get(tree)).items():
-        leaf = np.asarray(leaf)
-        result.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
-        result.update(_bytes(leaf))
-    return result.hexdigest()[:16]
-
-
 def check_shared(directory: str, timeout: float = 10.0) -> None:
     """Raise ValueError on all hosts unless each sees what host 0 writes in directory.
 
@@ -293,52 +281,6 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
         mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _named_leaves(tree: Any) -> dict[str, Any]:
-    """{"conv/kernel": leaf}, in the order of the tree."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in leaves
-    }
-
-
-def _bytes(x: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(x).reshape(-1).view(np.uint8)
-
-
-def _spec(leaf: Any) -> str:
-    return f"{np.dtype(leaf.dtype)}[{','.join(map(str, leaf.shape))}]"
-
-
-def _table(tree: Any) -> dict[str, list[Any]]:
-    """{name: ["float32[3,4]", crc32 of the bytes]}; crc32 sees every short error."""
-    leaves = _named_leaves(jax.device_get(tree))
-    leaves = {name: np.asarray(leaf) for name, leaf in leaves.items()}
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        sums = pool.map(lambda x: zlib.crc32(_bytes(x)), leaves.values())
-        return {
-            name: [_spec(leaf), checksum]
-            for (name, leaf), checksum in zip(leaves.items(), sums, strict=True)
-        }
-
-
-def _check_fit(saved: dict[str, list[Any]], target: Any, where: str) -> None:
-    """Raise ValueError that names the first leaf in which the two differ."""
-    here = {name: _spec(leaf) for name, leaf in _named_leaves(target).items()}
-    there = {name: spec for name, (spec, _) in saved.items()}
-    for name in here | there:
-        if here.get(name) != there.get(name):
-            raise ValueError(
-                f"{where} does not fit: {name} is {there.get(name, 'missing')} there "
-                f"and {here.get(name, 'missing')} here; the config differs from the "
-                "one it was trained with: restore that config or use another workdir"
-            )
-
-
-def _json_digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _listing(damaged: dict[int, str]) -> str:

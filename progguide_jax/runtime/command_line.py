@@ -155,7 +155,8 @@ def _log_to_stderr() -> None:
 
 
 def _worth_reading(record: logging.LogRecord) -> bool:
-    if record.name != "root" and record.levelno < logging.WARNING:
+    ours = record.name == "root" or record.name.startswith("progguide_jax")
+    if not ours and record.levelno < logging.WARNING:
         return False
     # orbax logs a traceback in each of its threads, then raises the error as well
     return not (record.exc_info and "orbax" in record.pathname)

@@ -39,12 +39,11 @@ def test_group_norm_is_that_of_numpy_and_of_flax(features, groups):
 
 
 def test_group_norm_has_the_parameters_of_flax(features):
-    x, key = features[0], jax.random.key(0)
-    assert jax.tree.all(
-        jax.tree.map(
-            np.array_equal, layers.GroupNorm(6).init(key, x), nn.GroupNorm(6).init(key, x)
-        )
+    ours, theirs = (
+        norm(6).init(jax.random.key(0), features[0])
+        for norm in (layers.GroupNorm, nn.GroupNorm)
     )
+    assert jax.tree.all(jax.tree.map(np.array_equal, ours, theirs))
 
 
 def test_group_norm_of_bfloat16_has_float32_statistics(features):

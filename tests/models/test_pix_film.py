@@ -1,4 +1,4 @@
-"""The small network of the two Gaussians: two numbers an image, from mean and spread."""
+"""The small network of the two Gaussians: two numbers an image, no more."""
 
 import functools
 

@@ -66,7 +66,7 @@ def leaf_counts(params):
 
 
 def test_the_cifar10_recipe_is_the_published_network():
-    """35,746,307 is the size of the DDPM CIFAR-10 checkpoint; the table adds 11 rows."""
+    """35,746,307 is the size of DDPM's CIFAR-10 checkpoint; the table adds 11 rows."""
     c = cifar10.get_config()
     module = state.network(c)
     params = jax.eval_shape(
@@ -77,9 +77,7 @@ def test_the_cifar10_recipe_is_the_published_network():
     assert leaf_counts(params) == 35_746_307 + 11 * 512
     attention = {name for name in params if "attention" in name}
     assert attention == {"middle_attention"} | {
-        f"{way}1_{j}_attention"
-        for way, n in (("down", 2), ("up", 3))
-        for j in range(n)
+        f"{way}1_{j}_attention" for way, n in (("down", 2), ("up", 3)) for j in range(n)
     }
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
