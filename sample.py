@@ -4,4 +4,4 @@ from progguide_jax import generation
 from progguide_jax.runtime import command_line
 
 if __name__ == "__main__":
-    command_line.run(generation.generate)
+    command_line.run(generation.generate, new_workdir=False)

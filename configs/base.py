@@ -78,7 +78,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.sample = ml_collections.ConfigDict()
     c.sample.num_images = 50_000
-    c.sample.batch_size = 500
+    c.sample.batch_size = 512
     c.sample.num_steps = 200  # S
     c.sample.spacing = "leading"  # leading | trailing | linspace
     c.sample.offset = 0

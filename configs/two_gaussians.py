@@ -8,7 +8,8 @@ comes closest to the exact answer in a minute of two CPU cores.
     python train.py --config=configs/two_gaussians.py --workdir=runs/two_gaussians
     python probe.py --config=configs/two_gaussians.py --workdir=runs/two_gaussians
 
-`:smoke` takes seconds: the 8x8 twin (mean 0.5: the same D) and a U-Net.
+`:twin` is 8x8 with mean 0.5: the same D, hence the same law on the brightness axis.
+`:smoke` takes seconds: 2,048 images of the twin and a U-Net.
 """
 
 from configs import base
@@ -35,17 +36,18 @@ def get_config(arg: str = ""):
     c.train.sample_every = 0
 
     c.probe.num_examples = 100_000
-    c.probe.batch_size = 500
+    c.probe.batch_size = 512
 
     c.guidance.scale = 10.0
     c.sample.num_images = 1_000
-    c.sample.batch_size = 250
+    c.sample.batch_size = 256
     c.sample.clip_x0 = False
 
-    base.check_arg(arg, ("", "smoke"))
-    if arg == "smoke":
+    base.check_arg(arg, ("", "twin", "smoke"))
+    if arg:
         c.data.image_size = 8
         c.data.mean = 0.5
+    if arg == "smoke":
         c.data.num_examples = 2_048
         c.model.name = "unet"
         c.model.base_channels = 16

@@ -7,7 +7,7 @@ the same command goes on where it stopped, and in the end only redraws.
 """
 
 from progguide_jax import evaluation, probing, reporting, training
-from progguide_jax.runtime import command_line
+from progguide_jax.runtime import command_line, sharding
 
 
 def reproduce(config, workdir: str) -> None:
@@ -17,6 +17,11 @@ def reproduce(config, workdir: str) -> None:
             f"config.experiment.name is {config.experiment.name!r}: pass a file of "
             "configs/paper/, such as configs/paper/fig2.py"
         )
+    evaluation.check(config)
+    mesh = sharding.mesh()
+    for section in ("train", "probe"):
+        size = config[section].batch_size
+        sharding.check_batch(size, mesh, f"{section}.batch_size")
     training.train(config, workdir)
     probing.probe(config, workdir)
     evaluation.evaluate(config, workdir)

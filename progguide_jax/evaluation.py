@@ -4,8 +4,7 @@ ones, from the same noise with the same omega(t), and how far apart the two mode
 Every result is a file of its own below WORKDIR/experiment, and a finished one is kept.
 """
 
-import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from progguide_jax.metrics import pca, trajectories
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import files, sharding, validation, writers
 
+FITTED_IMAGES = 10_000  # real images that the plane is fitted to
 PLANE_IMAGES = 2000  # real images drawn in the plane
 SHOWN_IMAGES = 8  # and shown, of each class
 CHUNK = 64  # trajectories in memory at a time
@@ -31,23 +31,40 @@ def evaluate(config, workdir: str) -> None:
 
     Needs a trained workdir, and a probed one for gn. A killed run costs one cell.
     """
-    validation.validate(config)
+    check(config)
     mesh = sharding.mesh()
     params, origin = state.load_ema(config, workdir, mesh)
     folder = epath.Path(workdir) / "experiment"
     model = oracle(config)
-    dataset = None
-    if not _is_made(folder / "data.json", {"data": config_lib.to_dict(config.data)}):
-        dataset = state.load_data(config)
-        _write_data(folder, config, dataset)
+    _write_data(folder, config)
     arrays = files.load_npz(folder / "data.npz")
     plane = pca.Plane(arrays["mean"], arrays["directions"], arrays["variances"])
     module = state.network(config)
     _write_closeness(folder, config, module, params, origin, model)
     runs = _Runs(config, module, model, plane, mesh)
-    todo = [c for c in cells(config) if not _is_made(*_cell_record(folder, c, origin))]
-    for cell in writers.progress(todo, "cells"):
-        _write_cell(folder, workdir, cell, origin, runs, params, model)
+    records = [_cell_record(folder, workdir, cell, origin) for cell in cells(config)]
+    todo = [record for record in records if not _is_made(record.path, record.made_by)]
+    for record in writers.progress(todo, "cells"):
+        _write_cell(record, runs, params)
+
+
+def check(config) -> None:
+    """ValueError if config is no experiment that can be run to its end here."""
+    validation.validate(config)
+    oracle(config)
+    experiment = config.experiment
+    if not experiment.schedules or not experiment.scales:
+        raise ValueError("experiment.schedules and experiment.scales must not be empty")
+    for schedule in experiment.schedules:
+        if schedule == "gn_all":
+            raise ValueError("experiment.schedules: gn_all has a curve for each class")
+    for cell in cells(config):
+        validation.validate(cell)
+    names = [cell_name(cell) for cell in cells(config)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"experiment: two cells have one name in {', '.join(names)}")
+    if jax.process_count() > 1:
+        raise ValueError("an experiment runs on one host: leave out config.distributed")
 
 
 def cells(config) -> list:
@@ -84,12 +101,9 @@ class _Runs:
         self.ns, self.mesh, self.shape = module.noise_schedule, mesh, model.shape
         self.config, self.model, self.plane = config, model, plane
         self.network = state.eps_of_label(module)
-        self.exact = jax.jit(self._exact, in_shardings=self._shardings(2))
-        self.learned = jax.jit(self._learned, in_shardings=self._shardings(3))
-
-    def _shardings(self, arguments):
-        repl, split = sharding.replicated(self.mesh), sharding.batch(self.mesh)
-        return ((repl, split, repl), (split, repl))[arguments == 2]
+        repl, split = sharding.replicated(mesh), sharding.batch(mesh)
+        self.exact = jax.jit(self._exact, in_shardings=(split, repl))
+        self.learned = jax.jit(self._learned, in_shardings=(repl, split, repl))
 
     def _learned(self, params, index, omega):
         return self._path(jax.tree_util.Partial(self.network, params), index, omega)
@@ -135,11 +149,9 @@ class _Runs:
         return (np.concatenate(a, axis=1)[:, :count] for a in (planes, axes))
 
 
-def _write_cell(folder, workdir, config, origin, runs: _Runs, params, model) -> None:
+def _write_cell(record: "_Record", runs: _Runs, params) -> None:
+    config, omega = record.config, record.omega
     count, kept = config.experiment.num_images, config.experiment.num_paths
-    omega = generation.make_omega(config, workdir, origin)
-    if omega.ndim == 2:
-        raise ValueError("gn_all has one curve per class: this experiment draws one")
     labels = np.arange(count) % 2
     arrays = dict(timesteps=generation.timesteps(config), omega=omega, labels=labels)
     row = dict(
@@ -158,41 +170,46 @@ def _write_cell(folder, workdir, config, origin, runs: _Runs, params, model) -> 
         arrays[f"{who}_plane"] = plane[-1].astype(np.float32)
         arrays[f"{who}_paths"] = plane[:, :kept].astype(np.float32)
         arrays[f"{who}_axis"] = axis.astype(np.float32)
-    record, made_by = _cell_record(folder, config, origin)
-    record.unlink(missing_ok=True)  # never a row beside another's arrays
-    files.save_npz(record.with_suffix(".npz"), **arrays)
-    files.save_json(record, row | {"made_by": made_by})
+    record.path.unlink(missing_ok=True)  # never a row beside another's arrays
+    files.save_npz(record.path.with_suffix(".npz"), **arrays)
+    about = {"config": config_lib.digest(config), "versions": config_lib.versions()}
+    files.save_json(record.path, row | {"made_by": record.made_by | about})
 
 
 class _Record(NamedTuple):
+    """A cell: its config and weights, where its row is, and what makes it."""
+
+    config: Any
+    omega: np.ndarray
     path: epath.Path
     made_by: dict
 
 
-def _cell_record(folder, config, origin: dict) -> _Record:
-    """Where a cell's row is, and what made it."""
-    names = ("noise", "guidance", "sample", "data")
-    made_by = {name: config_lib.to_dict(config[name]) for name in names}
-    made_by |= {
-        "checkpoint": origin,
+def _cell_record(folder, workdir, config, origin: dict) -> _Record:
+    omega = generation.make_omega(config, workdir, origin)
+    made_by = generation.made_by(config, origin, omega) | {
         "num_images": config.experiment.num_images,
         "num_paths": config.experiment.num_paths,
-        "seed": config.sample.seed,
     }
-    return _Record(folder / "cells" / f"{cell_name(config)}.json", made_by)
+    path = folder / "cells" / f"{cell_name(config)}.json"
+    return _Record(config, omega, path, made_by)
 
 
 def _is_made(path, made_by: dict) -> bool:
     """Whether `path` and its .npz are there and were made by the same."""
     if not path.exists() or not path.with_suffix(".npz").exists():
         return False
-    there = json.loads(path.read_text())["made_by"]
+    there = files.load_json(path)["made_by"]
     return all(there.get(name) == value for name, value in made_by.items())
 
 
-def _write_data(folder, config, dataset) -> None:
+def _write_data(folder, config) -> None:
     """The real images in their own principal plane, and a few to look at."""
-    plane = pca.fit(dataset.images)
+    made_by = {"data": config_lib.to_dict(config.data)}
+    if _is_made(folder / "data.json", made_by):
+        return
+    dataset = state.load_data(config)
+    plane = pca.fit(dataset.images[:FITTED_IMAGES])
     total = np.var(dataset.images.reshape(len(dataset.images), -1), axis=0).sum()
     some = slice(PLANE_IMAGES)
     shown = np.concatenate(
@@ -207,7 +224,6 @@ def _write_data(folder, config, dataset) -> None:
         explained=plane.variances / total,
         **plane._asdict(),
     )
-    made_by = {"data": config_lib.to_dict(config.data)}
     files.save_json(folder / "data.json", {"made_by": made_by})
 
 
@@ -217,7 +233,9 @@ def _write_closeness(folder, config, module, params, origin, model) -> None:
     The excess of a prediction over the floor E (eps - eps*)^2 is E (eps_hat - eps*)^2,
     since eps* is the conditional mean: measured so, it has no noise of the floor in it.
     """
-    made_by = {"checkpoint": origin, "noise": config_lib.to_dict(config.noise)}
+    made_by = {"checkpoint": origin, "seed": config.seed} | {
+        name: config_lib.to_dict(config[name]) for name in ("noise", "data")
+    }
     if _is_made(folder / "closeness.json", made_by):
         return
     ns = module.noise_schedule
@@ -241,7 +259,8 @@ def _write_closeness(folder, config, module, params, origin, model) -> None:
         signal = jnp.sqrt(jnp.mean(jnp.square(delta_star)))
         return jnp.stack([*excess, error, signal])
 
-    rows = np.array([at_t(params, t) for t in t_all], np.float64)
+    t_bar = writers.progress(t_all, "closeness")
+    rows = np.array([np.asarray(at_t(params, t)) for t in t_bar], np.float64)
     bayes_cond, bayes_uncond = model.bayes_mse(ns)
     files.save_npz(
         folder / "closeness.npz",

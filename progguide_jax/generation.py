@@ -1,7 +1,6 @@
 """Sampling a trained workdir: omega from a curve, images by the thousand, resumable."""
 
 import functools
-import json
 import logging
 
 import jax
@@ -13,7 +12,7 @@ from progguide_jax.data import batches
 from progguide_jax.diffusion import samplers
 from progguide_jax.guidance import schedules
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, sharding, validation, writers
+from progguide_jax.runtime import digests, files, sharding, validation, writers
 
 LABEL_STREAM = 5  # of `batches.philox`
 
@@ -23,15 +22,17 @@ def generate(config, workdir: str) -> None:
 
     samples.npz: images uint8 [N,H,W,C], labels int32 [N], seeds int64 [N] (image i is a
     function of (sample.seed, seeds[i]) and the config, not of the batch size or of the
-    devices). Finished parts are kept, so the same command goes on where it stopped.
+    devices); N is sample.num_images, or more if more were made before. Finished parts
+    are kept, so the same command goes on where it stopped.
     """
     validation.validate(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.sample.batch_size, mesh, "sample.batch_size")
     params, origin = state.load_ema(config, workdir, mesh)
     omega = make_omega(config, workdir, origin)
-    folder = epath.Path(workdir) / "samples" / sample_name(config, origin)
-    if _claim(folder, config, origin, omega):
+    made = made_by(config, origin, omega)
+    folder = epath.Path(workdir) / "samples" / sample_name(config, made)
+    if _claim(folder, config, made):
         logging.info("already there: %s", folder / "samples.npz")
         return
     sampler = Sampler(config, state.network(config), mesh)
@@ -40,8 +41,8 @@ def generate(config, workdir: str) -> None:
         _join_parts(config, folder)
 
 
-def sample_name(config, origin: dict) -> str:
-    """The folder of a set of samples, from its settings and the checkpoint's step."""
+def sample_name(config, made_by: dict) -> str:
+    """The folder of a set of samples: its main settings, and a digest of all."""
     sample, guidance = config.sample, config.guidance
     if sample.name:
         return sample.name
@@ -49,7 +50,8 @@ def sample_name(config, origin: dict) -> str:
     if sample.solver == "ddim" and sample.eta:
         solver += f"eta{sample.eta:g}"
     name = f"{guidance.schedule}_w{guidance.scale:g}_{solver}_seed{sample.seed}"
-    return f"{name}_step{origin['step']}"
+    digest = digests.json_digest(made_by)[:6]
+    return f"{name}_step{made_by['checkpoint']['step']}_{digest}"
 
 
 def timesteps(config, num_steps: int | None = None) -> np.ndarray:
@@ -90,6 +92,11 @@ def make_omega(config, workdir: str, origin: dict) -> np.ndarray:
         normalize=mode,
         **shape,
     )
+    if guidance.scale and not omega.any():
+        raise ValueError(
+            f"the {guidance.schedule} schedule is 0 on all {len(timesteps(config))} "
+            "sampling timesteps: widen it, or use guidance.scale=0"
+        )
     if omega.ndim == 2 and len(omega) != config.data.num_classes:
         raise ValueError(
             f"the weights of {guidance.schedule!r} have {len(omega)} rows and the data "
@@ -104,7 +111,7 @@ def _read_table(path: str) -> np.ndarray:
             "the table schedule needs weights over t: set --config.guidance.table to a "
             ".npy or text file"
         )
-    if not epath.Path(path).exists():
+    if not epath.Path(path).is_file():
         raise FileNotFoundError(f"no table of weights at {path}")
     try:
         with epath.Path(path).open("rb") as file:
@@ -194,42 +201,45 @@ def grid_count(config, mesh) -> int:
     return -(-count // mesh.size) * mesh.size
 
 
-def _claim(folder, config, origin: dict, omega: np.ndarray) -> bool:
-    """True if these samples are there; ValueError if the folder holds others."""
-    made_by = {
-        "data": config_lib.to_dict(config.data),
+def made_by(config, origin: dict, omega: np.ndarray) -> dict:
+    """All that an image depends on besides its index, as JSON reads it back."""
+    sample, data = (config_lib.to_dict(c) for c in (config.sample, config.data))
+    keys = ("solver", "eta", "variance", "clip_x0", "seed")
+    return {
+        "data": {k: v for k, v in data.items() if k not in ("dir", "flip")},
         "noise": config_lib.to_dict(config.noise),
         "model": config_lib.to_dict(config.model),
-        "guidance": config_lib.to_dict(config.guidance),
-        "sample": {
-            k: v
-            for k, v in config_lib.to_dict(config.sample).items()
-            if k not in ("num_images", "batch_size", "name", "double_batch")
-        },
+        "sample": {k: sample[k] for k in keys},
         "checkpoint": origin,
         "omega": np.asarray(omega, np.float64).tolist(),
         "timesteps": timesteps(config).tolist(),
-        "versions": config_lib.versions(),
     }
-    del made_by["data"]["dir"]
+
+
+def _claim(folder, config, made_by: dict) -> bool:
+    """True if these samples are there; ValueError if the folder holds others."""
     record = folder / "samples.json"
     if record.exists():
-        there = json.loads(record.read_text())
-        changed = [
-            name
-            for name, value in made_by.items()
-            if name != "versions" and there.get(name) != value
-        ]
+        there = files.load_json(record)
+        changed = [k for k, value in made_by.items() if there.get(k) != value]
         if changed:
             raise ValueError(
                 f"{folder} holds samples of another {', '.join(changed)}: give these "
                 "a folder of their own with --config.sample.name=NAME, or remove it"
             )
     elif jax.process_index() == 0:
-        files.save_json(record, made_by)
+        about = {
+            "guidance": config_lib.to_dict(config.guidance),
+            "versions": config_lib.versions(),
+        }
+        files.save_json(record, made_by | about)
     done = folder / "samples.npz"
     count = len(files.load_npz(done)["labels"]) if done.exists() else 0
-    return count >= config.sample.num_images
+    if count < config.sample.num_images:
+        return False
+    if jax.process_index() == 0:
+        _remove_parts(folder)
+    return True
 
 
 def _parts(folder) -> list[tuple[int, int, epath.Path]]:
@@ -283,11 +293,15 @@ def _join_parts(config, folder) -> None:
             pieces.append(part[name][first - start : total - start])
         first = min(end, total)
     arrays = {name: np.concatenate(pieces) for name, pieces in merged.items()}
-    files.save_npz(folder / "samples.npz", **arrays)
     order = np.argsort(arrays["labels"][:100], kind="stable")
     grid = tile(arrays["images"][order], columns=10)
     writers.save_png(folder / "grid.png", grid)
-    for _, _, path in parts:
-        if path.name != "samples.npz":
-            path.unlink()
+    files.save_npz(folder / "samples.npz", **arrays)
+    _remove_parts(folder)
     logging.info("%d images in %s", total, folder / "samples.npz")
+
+
+def _remove_parts(folder) -> None:
+    """Once samples.npz is there; also after a kill between the two."""
+    for path in folder.glob("part_*_*.npz"):
+        path.unlink()

@@ -59,19 +59,25 @@ def load_curve(config, path: str, origin: dict) -> np.ndarray:
     provenance = epath.Path(path).with_suffix(".json")
     if not provenance.exists():
         raise ValueError(f"{provenance} is missing: run probe.py again")
-    made_by = json.loads(provenance.read_text())
-    if made_by["noise_schedule"] != _schedule_digest(config):
+    made_by, arrays = files.load_json(provenance), files.load_npz(path)
+    try:
+        schedule, checkpoint = made_by["noise_schedule"], made_by["checkpoint"]
+        step, g = checkpoint["step"], arrays["g"]
+    except KeyError as error:
+        raise ValueError(
+            f"{path} or its .json lacks {error}: run probe.py again"
+        ) from error
+    if schedule != _schedule_digest(config):
         raise ValueError(
             f"{path} was probed with another noise schedule: run probe.py again with "
             "this config"
         )
-    if made_by["checkpoint"] != origin:
+    if checkpoint != origin:
         raise ValueError(
-            f"{path} was probed on another checkpoint (step "
-            f"{made_by['checkpoint']['step']}; this one is step {origin['step']}): run "
-            "probe.py again, or pass its G as a table"
+            f"{path} was probed on another checkpoint (step {step}; this one is step "
+            f"{origin['step']}): run probe.py again, or pass its G as a table"
         )
-    return files.load_npz(path)["g"]
+    return g
 
 
 def draw(
@@ -207,14 +213,14 @@ def _schedule_digest(config) -> str:
 
 
 def _provenance(config, origin: dict) -> dict:
-    settings = config_lib.to_dict(config.probe)
-    del settings["checkpoint_every"]
+    settings, data = config_lib.to_dict(config.probe), config_lib.to_dict(config.data)
+    del settings["checkpoint_every"], data["dir"], data["flip"]
     return {
         "checkpoint": origin,
         "noise_schedule": _schedule_digest(config),
         "noise": config_lib.to_dict(config.noise),
         "probe": settings,
-        "data": config.data.name,
+        "data": data,
         "site": SITE,
         "reduction": "sum of |eps_hat - eps| over pixels, L2 norm, mean over examples",
         "weights": "ema_params, no dropout, null label left out",
@@ -225,7 +231,7 @@ def _finished(folder, made_by: dict) -> bool:
     path = folder / "curve.json"
     if not path.exists() or not (folder / "curve.npz").exists():
         return False
-    there = json.loads(path.read_text())
+    there = files.load_json(path)
     return all(there.get(k) == v for k, v in made_by.items())
 
 

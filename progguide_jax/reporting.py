@@ -18,7 +18,7 @@ from progguide_jax import evaluation, state
 from progguide_jax.metrics import trajectories
 from progguide_jax.plots import curves, plane, style
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, page, validation
+from progguide_jax.runtime import files, page, validation, writers
 
 _TITLE = "Guidance on two Gaussians: a network beside the exact answer"
 _WHO = ("network", "oracle")
@@ -135,7 +135,8 @@ def _draw(config, cells, others, metrics) -> dict[str, bytes]:
         "closeness": curves.closeness(others["closeness"]),
         "loss": curves.loss_curve(metrics, _loss_floor(config)),
     }
-    return {name: style.png(figure) for name, figure in drawn.items()}
+    bar = writers.progress(drawn.items(), "figures")
+    return {name: style.png(figure) for name, figure in bar}
 
 
 def _largest(config) -> float:

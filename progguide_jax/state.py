@@ -155,20 +155,18 @@ def load_ema(config, workdir: str, mesh) -> tuple[dict, dict]:
 
 
 def _check_trained_with(config, workdir: str) -> None:
-    """ValueError if the network or the noise schedule is not that of the training.
+    """ValueError if network, noise schedule or data are not those of the training.
 
     Shapes would not tell: another schedule, or sigma_skip, fits any checkpoint.
     """
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         return
-    free = ("model.dropout:", "model.dtype:")
+    free = ("model.dropout:", "model.dtype:", "data.dir:", "data.flip:")
     changes = [
         line
-        for line in config_lib.difference(
-            config_lib.from_json(path.read_text()), config
-        )
-        if line.startswith(("model.", "noise.")) and not line.startswith(free)
+        for line in config_lib.difference(config_lib.load(path), config)
+        if line.startswith(("model.", "noise.", "data.")) and not line.startswith(free)
     ]
     if changes:
         raise ValueError(

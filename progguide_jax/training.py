@@ -23,23 +23,30 @@ def train(config, workdir: str) -> None:
 
     Leaves checkpoints, metrics.jsonl, TensorBoard events, sample grids and the resolved
     config in workdir. FloatingPointError on a loss or gradient that is not finite,
-    InterruptedError after a SIGTERM, the step it is at being saved.
+    InterruptedError after SIGTERM or Ctrl-C, the step it is at being saved.
     """
     validation.validate(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.train.batch_size, mesh, "train.batch_size")
     config_lib.check_resume(workdir, config)
-    dataset = state.load_data(config)
     if jax.process_count() > 1:
         checkpoints.check_shared(workdir)
-    config_lib.write_provenance(workdir, config)
-    with (
-        checkpoints.Checkpoints(
-            state.checkpoint_dir(workdir), keep=config.train.keep
-        ) as saved,
-        writers.MetricWriter(workdir) as writer,
-    ):
+    with checkpoints.Checkpoints(
+        state.checkpoint_dir(workdir), keep=config.train.keep
+    ) as saved:
+        latest = saved.latest_step()
+        if latest is not None and latest >= config.train.num_steps:
+            logging.info("already trained to step %d", latest)
+            return
+        dataset = state.load_data(config)
         train_state = initial_state(config, mesh, saved)
+        # only now, when the checkpoint has been seen to fit this config
+        config_lib.write_provenance(workdir, config)
+        _train_from(config, workdir, mesh, dataset, train_state, saved)
+
+
+def _train_from(config, workdir, mesh, dataset, train_state, saved) -> None:
+    with writers.MetricWriter(workdir) as writer:
         writer.truncate_after(int(train_state.step))
         if int(train_state.step) == 0:
             table = parameter_overview.get_parameter_overview(
@@ -142,9 +149,6 @@ def compiled_step(config, mesh):
 
 def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
     first, last = int(train_state.step), config.train.num_steps
-    if first >= last:
-        logging.info("already trained to step %d", first)
-        return
     step_fn = compiled_step(config, mesh)
     draw_grid = _grid(config, workdir, mesh, writer)
     metadata = {"config": config_lib.digest(config)}
@@ -175,14 +179,13 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
                 row = window.close(config.train.batch_size)
                 writer.scalars(done, row)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+            # the grid first: what a kill between the two loses is made again
+            if draw_grid and (done % config.train.sample_every == 0 or done == last):
+                window.check()
+                draw_grid(done, train_state.ema_params)
             if done % config.train.checkpoint_every == 0 or done == last or stop:
                 window.check()
                 saved.save(done, train_state, metadata)
-            if config.train.sample_every and (
-                done % config.train.sample_every == 0 or done == last
-            ):
-                window.check()
-                draw_grid(done, train_state.ema_params)
             if stop:
                 raise InterruptedError(
                     f"stopped by a signal after step {done}, saved: the same command "
@@ -217,6 +220,7 @@ class _Window:
         step, now = self.rows[-1][0], time.perf_counter()
         names = self.rows[-1][1]
         row = {n: float(np.mean([m[n] for _, m in self.rows])) for n in names}
+        row["averaged_steps"] = len(self.rows)  # fewer after a resume
         if step > self.start_step:
             elapsed = now - self.start
             row["images_per_second"] = (step - self.start_step) * batch_size / elapsed
@@ -233,13 +237,17 @@ class _Window:
                 raise FloatingPointError(
                     f"{name} is {value} at step {step}: lower train.learning_rate or "
                     "train.grad_clip and run again with --config.allow_config_change; "
-                    "it resumes from the last checkpoint"
+                    "it resumes from the last checkpoint (if it fails again at once, "
+                    "remove that one from WORKDIR/checkpoints)"
                 )
         self.rows.append((step, metrics))
 
 
 def _grid(config, workdir, mesh, writer):
-    """(step, ema_params) -> a PNG of the same seeds and labels at every step."""
+    """(step, ema_params) -> a PNG of the same seeds and labels at every step; None if
+    config asks for no grids."""
+    if not config.train.sample_every:
+        return None
     module = state.network(config)
     count = generation.grid_count(config, mesh)
     labels = np.arange(count) % config.data.num_classes

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.paper import fig2
 from progguide_jax import evaluation, state, training
 from progguide_jax.analytic import gaussians
 from progguide_jax.diffusion import samplers
@@ -245,3 +246,20 @@ def test_gn_needs_a_curve_and_gn_all_is_not_for_this(recipe, evaluated, workdir_
     recipe.experiment.schedules = ("gn",)
     with pytest.raises(FileNotFoundError, match="no gradient-norm curve"):
         evaluation.evaluate(recipe, workdir)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"schedules": ()}, "must not be empty"),
+        ({"schedules": ("gn_all",)}, "a curve for each class"),
+        ({"schedules": ("table",)}, "set guidance.table"),
+        ({"scales": (10.0, 10.0000001)}, "two cells have one name"),
+    ],
+)
+def test_an_experiment_that_cannot_end_is_refused_at_the_start(changes, words):
+    config = fig2.get_config("smoke")
+    evaluation.check(config)
+    config.experiment.update(changes)
+    with pytest.raises(ValueError, match=words):
+        evaluation.check(config)

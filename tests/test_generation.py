@@ -227,11 +227,46 @@ def test_a_folder_of_other_samples_is_refused(tiny, sampled, workdir_copy):
     workdir = workdir_copy(sampled)
     tiny.sample.name = only_folder(sampled).name
     tiny.guidance.scale = 2.0
-    with pytest.raises(ValueError, match="another guidance, omega: .*sample.name=NAME"):
+    with pytest.raises(ValueError, match="another omega: .*sample.name=NAME"):
         generation.generate(tiny, workdir)
     np.testing.assert_array_equal(
         samples(workdir)["images"], samples(sampled)["images"]
     )
+
+
+def test_settings_that_change_images_get_a_folder_of_their_own(tiny, weights):
+    """And those that do not change them share one."""
+    origin = {"step": 6, "digest": "0"}
+
+    def name(**changes):
+        config = tiny.copy_and_resolve_references()
+        for key, value in changes.items():
+            section, field = key.split("__")
+            config[section][field] = value
+        omega = generation.make_omega(config, "", origin)
+        made_by = generation.made_by(config, origin, omega)
+        return generation.sample_name(config, made_by)
+
+    base = name()
+    assert name(sample__batch_size=8, guidance__t_max=3, data__dir="x") == base
+    others = [
+        dict(sample__spacing="trailing"),
+        dict(sample__offset=1),
+        dict(sample__clip_x0=False),
+        dict(sample__eta=0.001),
+        dict(guidance__schedule="pcs"),
+        dict(guidance__schedule="pcs", guidance__power=2.0),
+        dict(guidance__schedule="linear", guidance__normalize="train"),
+    ]
+    names = [base, *(name(**changes) for changes in others)]
+    assert len(set(names)) == len(names)
+
+
+def test_an_interval_without_a_sampling_timestep_is_refused(tiny):
+    tiny.guidance.schedule = "interval"
+    tiny.guidance.t_min, tiny.guidance.t_max = 1, 4  # the grid is 15, 10, 5, 0
+    with pytest.raises(ValueError, match="0 on all 4 sampling timesteps"):
+        generation.make_omega(tiny, "", {})
 
 
 def test_omega_zero_is_the_conditional_model(tiny, weights, sampled):

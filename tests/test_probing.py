@@ -264,6 +264,15 @@ def test_bad_probes_end_before_they_begin(tiny, probed, tmp_path):
 def test_too_few_examples_say_so_and_lose_nothing(tiny, trained, workdir_copy):
     workdir = workdir_copy(trained)
     tiny.probe.num_examples, tiny.probe.batch_size = 8, 8
-    with pytest.raises(ValueError, match="were never probed: raise probe.num_examples"):
+    with pytest.raises(ValueError, match="3 classes x 20 timesteps: use at least 60"):
         probing.probe(tiny, workdir)
     assert jax.tree.leaves(state.load_ema(tiny, workdir, sharding.mesh())[0])
+
+
+@pytest.mark.parametrize("content", ["{}", "not json", '{"checkpoint": {}}'])
+def test_a_damaged_record_of_a_curve_is_one_line(tiny, tmp_path, content):
+    np.savez(tmp_path / "curve.npz", g=np.ones((3, 20)))
+    (tmp_path / "curve.json").write_text(content)
+    with pytest.raises(ValueError, match="run ") as error:
+        probing.load_curve(tiny, str(tmp_path / "curve.npz"), {"step": 1})
+    assert "\n" not in str(error.value)

@@ -157,11 +157,10 @@ def test_eight_devices_train_as_one_does(steps, one_device):
     for (a, metrics_a), (b, metrics_b) in zip(eight, one, strict=True):
         for name in metrics_a:
             assert metrics_a[name] == pytest.approx(metrics_b[name], rel=1e-4), name
-        for x, y in zip(
-            jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True
-        ):
-            # Adam turns the rounding of a gradient near 0 into a step of its own
-            assert np.mean(np.abs(x - y) > 1e-5) < 0.02
+        error = jax.tree.map(lambda x, y: np.abs(x - y).ravel(), a.params, b.params)
+        # Adam turns the rounding of a gradient near 0 into a step of up to 0.01, but
+        # few gradients are that small
+        assert np.mean(np.concatenate(jax.tree.leaves(error))) < 2e-5
 
 
 def test_labels_and_timesteps_are_drawn_per_example(tiny, monkeypatch):
@@ -320,7 +319,7 @@ def test_the_workdir_says_what_was_run(tiny, trained):
     assert "jax" in json.loads((folder / "env.json").read_text())["versions"]
     assert "label_table/table" in (folder / "parameters.txt").read_text()
     assert set(rows(folder)[-1]) == {
-        "step", "time", "loss", "grad_norm", "images_per_second",
+        "step", "time", "loss", "grad_norm", "averaged_steps", "images_per_second",
     }  # fmt: skip
 
 

@@ -145,6 +145,16 @@ def names() -> list[str]:
     return list(SCHEDULES)
 
 
+def check_scale(name: str, scale: float) -> None:
+    """ValueError unless the guidance scale makes sense for the schedule `name`."""
+    lowest = -1.0 if name == "static" else 0.0  # -1 is the unconditional model
+    if not np.isfinite(scale) or scale < lowest:
+        raise ValueError(
+            f"guidance scale {scale} makes no sense for {name!r}: use a finite number, "
+            f"at least {lowest:g} (0 = plain conditional sampling)"
+        )
+
+
 def make(
     name: str,
     scale: float,
@@ -167,18 +177,14 @@ def make(
         raise ValueError(
             f"unknown schedule {name!r}: {hint}use one of {', '.join(SCHEDULES)}"
         )
-    lowest = -1.0 if name == "static" else 0.0  # -1 is the unconditional model
-    if not np.isfinite(scale) or scale < lowest:
-        raise ValueError(
-            f"guidance scale {scale} makes no sense for {name!r}: use a finite number, "
-            f"at least {lowest:g} (0 = plain conditional sampling)"
-        )
+    check_scale(name, scale)
     schedule = SCHEDULES[name]
     try:
         curve = schedule.curve(num_timesteps, **shape)
         weights = curves.standardise(
             curve, timesteps, num_timesteps, normalize or schedule.normalize
         )
-    except TypeError as error:
-        raise ValueError(f"schedule {name!r}: {error}") from error
+    except TypeError as error:  # "_gn() missing 1 required positional argument: 'g'"
+        reason = str(error).split("() ", 1)[-1]
+        raise ValueError(f"schedule {name!r}: {reason}") from error
     return (scale * weights).astype(np.float32)

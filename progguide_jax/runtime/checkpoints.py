@@ -42,7 +42,7 @@ class Checkpoints:
     def __init__(self, directory: str, keep: int = 3):
         self.directory = epath.Path(directory).resolve()
         self._stop = threading.Event()
-        self._old_handler: Any = None
+        self._old_handlers: dict[int, Any] = {}
         self._manager = ocp.CheckpointManager(
             self.directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
         )
@@ -60,7 +60,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the pending save; OSError if it failed."""
-        self._restore_handler()
+        self._restore_handlers()
         try:
             self.wait()
         finally:
@@ -122,26 +122,27 @@ class Checkpoints:
         return items["ema"], step, metadata
 
     def should_stop(self, step: int) -> bool:
-        """Whether to save and end: SIGTERM came. Every host must ask at every step.
+        """Whether to save and end: SIGTERM or Ctrl-C came. Every host must ask at
+        every step.
 
-        The first call takes SIGTERM over; a second signal ends the process at once.
+        The first call takes both over; a second signal ends the process at once.
         Under jax.distributed its service picks one step for all hosts instead.
         """
         if jax.distributed.is_initialized():
             return self._manager.reached_preemption(step)
         main = threading.current_thread() is threading.main_thread()
-        if self._old_handler is None and main and not self._stop.is_set():
-            self._old_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+        if not self._old_handlers and main and not self._stop.is_set():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old_handlers[number] = signal.signal(number, self._on_signal)
         return self._stop.is_set()
 
-    def _on_sigterm(self, signum: int, frame: Any) -> None:
+    def _on_signal(self, signum: int, frame: Any) -> None:
         self._stop.set()
-        self._restore_handler()
+        self._restore_handlers()
 
-    def _restore_handler(self) -> None:
-        if self._old_handler is not None:
-            signal.signal(signal.SIGTERM, self._old_handler)
-            self._old_handler = None
+    def _restore_handlers(self) -> None:
+        while self._old_handlers:
+            signal.signal(*self._old_handlers.popitem())
 
     def _restore(
         self, targets: dict[str, Any], step: int | None

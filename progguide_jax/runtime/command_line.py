@@ -22,6 +22,8 @@ from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
+from progguide_jax.runtime import config as config_lib
+
 _USAGE = """usage: {program} --config=FILE.py[:VARIANT] --workdir=DIR [--config.KEY=...]
 
   --config          a file of configs/; after a colon, the name of a variant of it
@@ -30,21 +32,29 @@ _USAGE = """usage: {program} --config=FILE.py[:VARIANT] --workdir=DIR [--config.
   --print_config    print every key and its value, and exit"""
 
 
-def run(main: Callable[[Any, str], None], argv: Sequence[str] | None = None) -> None:
+def run(
+    main: Callable[[Any, str], None],
+    argv: Sequence[str] | None = None,
+    new_workdir: bool = True,
+) -> None:
     """main(config, workdir) for the command line argv, default sys.argv.
 
     config is the locked ConfigDict of --config with the overrides; workdir exists and
-    can be written. Raises SystemExit unless main returns.
+    can be written. new_workdir: whether main may begin with a workdir that does not
+    exist. Raises SystemExit unless main returns.
     """
     argv = list(sys.argv if argv is None else argv)
     _log_to_stderr()
     config, workdir = _parse(argv)
+    if not new_workdir and not epath.Path(workdir).exists():
+        _fail(f"--workdir {workdir} does not exist: train first, or mend the name", 2)
     try:
         _check_writable(workdir)
-        _set_up_devices(config.distributed)
+        _set_up_devices(config)
         if config.distributed and jax.process_index() != 0:
             logging.getLogger().setLevel(logging.WARNING)
         main(config, workdir)
+        (epath.Path(workdir) / "error.log").unlink(missing_ok=True)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -70,7 +80,7 @@ def _parse(argv: list[str]) -> tuple[Any, str]:
         if rest:
             raise ValueError(f"unexpected argument {rest[0]!r}: flags start with --")
         if values.print_config:
-            rows = _flat(values.config.to_dict()).items()
+            rows = config_lib.flat(values.config.to_dict()).items()
             print("\n".join(f"{key} = {value!r}" for key, value in rows))
             sys.exit(0)
         if not values.workdir:
@@ -100,7 +110,7 @@ def _config_path(argv: list[str]) -> str:
 def _unknown_key(argv: list[str], path: str) -> str | None:
     """One line about the first override of a key that the config lacks."""
     config = config_flags.config_flags.ConfigFileFlagParser("config").parse(path)
-    known = _flat(config.to_dict())
+    known = config_lib.flat(config.to_dict())
     for argument in argv:
         prefix, dot, key = argument.split("=")[0].partition(".")
         if prefix.lstrip("-") in ("config", "noconfig") and dot and key not in known:
@@ -125,9 +135,9 @@ def _check_writable(workdir: str) -> None:
         )
 
 
-def _set_up_devices(distributed: bool) -> None:
+def _set_up_devices(config: Any) -> None:
     """Join the other hosts; on the CPU backend make each usable core a device."""
-    if distributed:
+    if config.distributed:
         try:
             jax.distributed.initialize()
         except (RuntimeError, ValueError) as error:
@@ -143,7 +153,19 @@ def _set_up_devices(distributed: bool) -> None:
         has_affinity = hasattr(os, "sched_getaffinity")  # Linux
         cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
         with contextlib.suppress(RuntimeError):  # the devices exist already
-            jax.config.update("jax_num_cpu_devices", cores)
+            jax.config.update("jax_num_cpu_devices", _devices(cores, config))
+
+
+def _devices(cores: int, config: Any) -> int:
+    """The most devices, at most `cores`, that can share every batch of config.
+
+    A batch that not even two can share is left to the check of the batch sizes.
+    """
+    sizes = [config[name].batch_size for name in ("train", "probe", "sample")]
+    for n in range(cores, 1, -1):
+        if all(size % n == 0 for size in sizes):
+            return n
+    return max(cores, 1)
 
 
 def _log_to_stderr() -> None:
@@ -178,9 +200,3 @@ def _first_line(error: Exception | str) -> str:
     if isinstance(error, str | ValueError | OSError | FloatingPointError | flags.Error):
         return lines[0]
     return f"{type(error).__name__}: {lines[0]}"
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {k: v for n, t in tree.items() for k, v in _flat(t, f"{prefix}{n}.").items()}

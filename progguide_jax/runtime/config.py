@@ -45,6 +45,16 @@ def from_json(text: str) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(value)
 
 
+def load(path: epath.PathLike) -> ml_collections.ConfigDict:
+    """The config of a config.json; ValueError if it is damaged."""
+    try:
+        return from_json(epath.Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged: delete it if this config is the one of the run"
+        ) from error
+
+
 def digest(config: ml_collections.ConfigDict) -> str:
     """16 hex digits, the same before and after a JSON round trip."""
     return hashlib.sha256(to_json(config).encode()).hexdigest()[:16]
@@ -52,7 +62,7 @@ def digest(config: ml_collections.ConfigDict) -> str:
 
 def difference(a: ml_collections.ConfigDict, b: ml_collections.ConfigDict) -> list[str]:
     """["train.batch_size: 64 -> 128", ...]: what turns a into b."""
-    flat_a, flat_b = _flat(json.loads(to_json(a))), _flat(json.loads(to_json(b)))
+    flat_a, flat_b = flat(json.loads(to_json(a))), flat(json.loads(to_json(b)))
     return [
         f"{key}: {flat_a.get(key, 'absent')} -> {flat_b.get(key, 'absent')}"
         for key in sorted(flat_a | flat_b)
@@ -94,12 +104,7 @@ def check_resume(workdir: str, config: ml_collections.ConfigDict) -> None:
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         return
-    try:
-        before = from_json(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged: delete it if this config is the one of the run"
-        ) from error
+    before = load(path)
     # where the learning rate decays, the length of the run is part of it
     decays = config.train.decay != "constant"
     ignored = [k for k in _HARMLESS if not (decays and k == "train.num_steps")]
@@ -117,10 +122,11 @@ def check_resume(workdir: str, config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{"train.batch_size": 128, ...} of nested dicts."""
     if not isinstance(tree, dict):
         return {prefix[:-1]: tree}
-    return {k: v for n, t in tree.items() for k, v in _flat(t, f"{prefix}{n}.").items()}
+    return {k: v for n, t in tree.items() for k, v in flat(t, f"{prefix}{n}.").items()}
 
 
 def _environment() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: written beside their place, then renamed."""
 
+import errno
 import io
 import json
 import os
@@ -17,14 +18,30 @@ def write(path: str | os.PathLike, content: bytes) -> None:
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(
+                error.errno,
+                f"no space left to write {path}: free some and run the same command; "
+                "what is finished is kept",
+            ) from error
         raise
 
 
 def save_json(path: str | os.PathLike, value: Any) -> None:
     """value as indented JSON."""
     write(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def load_json(path: str | os.PathLike) -> Any:
+    """The value of a JSON file; ValueError with one line if it is damaged."""
+    try:
+        return json.loads(epath.Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): remove it and run the command that made it"
+        ) from error
 
 
 def save_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:

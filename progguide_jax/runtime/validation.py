@@ -172,21 +172,32 @@ def _check_noise_and_grids(config: ml_collections.ConfigDict) -> None:
                 f"{key} is {_get(config, key)}: use at most {noise.num_timesteps}, "
                 "which is noise.num_timesteps"
             )
-    try:
-        samplers.timesteps(
-            noise.num_timesteps, sample.num_steps, sample.spacing, sample.offset
+    grids = {"sample.num_steps": sample.num_steps}
+    if config.train.sample_every:
+        grids["train.sample_steps"] = config.train.sample_steps
+    for key, num_steps in grids.items():
+        try:
+            samplers.timesteps(
+                noise.num_timesteps, num_steps, sample.spacing, sample.offset
+            )
+        except ValueError as error:
+            raise ValueError(f"{key} with config.sample: {error}") from error
+    pairs = config.data.num_classes * noise.num_timesteps
+    if config.probe.timesteps == "stratified" and config.probe.num_examples < pairs:
+        raise ValueError(
+            f"probe.num_examples {config.probe.num_examples} cannot visit each of "
+            f"{config.data.num_classes} classes x {noise.num_timesteps} timesteps: use "
+            f"at least {pairs}"
         )
-    except ValueError as error:
-        raise ValueError(f"config.sample: {error}") from error
 
 
 def _check_scale(key: str, scale: float, schedule: str) -> None:
-    lowest = -1.0 if schedule == "static" else 0.0  # -1 is the unconditional model
-    if not isinstance(scale, int | float) or not lowest <= scale < math.inf:
-        raise ValueError(
-            f"{key} {scale!r} makes no sense for {schedule!r}: use a finite number, at "
-            f"least {lowest:g} (0 = plain conditional sampling)"
-        )
+    if not isinstance(scale, int | float):
+        raise ValueError(f"{key} holds {scale!r}: use numbers")
+    try:
+        schedules.check_scale(schedule, scale)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _check_experiment(experiment: ml_collections.ConfigDict) -> None:

@@ -113,7 +113,7 @@ def progress(
         desc=desc,
         initial=initial,
         delay=2.0,
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        mininterval=0.5 if sys.stderr.isatty() else 10.0,
         file=sys.stderr,
         dynamic_ncols=True,
         disable=jax.process_index() != 0,

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from configs import base
 from progguide_jax.runtime import command_line
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -272,3 +273,14 @@ def test_sigterm_ends_a_run_cleanly(recipe, tmp_path):
         process.kill()
     assert process.returncode == 0 and out == "stopping\n", err
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    "cores, sizes, devices",
+    [(2, (32, 256, 16), 2), (6, (64, 256, 512), 4), (8, (7, 256, 512), 8)],
+)
+def test_devices_are_as_many_as_can_share_the_batches(cores, sizes, devices):
+    """Six cores and batches of 64: four; where not even two can, the check tells."""
+    config = base.get_config()
+    config.train.batch_size, config.probe.batch_size, config.sample.batch_size = sizes
+    assert command_line._devices(cores, config) == devices

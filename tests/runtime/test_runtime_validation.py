@@ -63,7 +63,7 @@ def test_the_defaults_are_valid():
         ({"data.name": "cifar"}, "did you mean 'cifar10'?"),
         ({"noise.num_timesteps": 100}, "sample.num_steps is 200: use at most 100"),
         ({"train.sample_steps": 1001}, "train.sample_steps is 1001: use at most 1000"),
-        ({"guidance.scale": float("nan")}, "guidance.scale nan makes no sense"),
+        ({"guidance.scale": float("nan")}, "guidance scale nan makes no sense"),
         ({"guidance.scale": float("inf")}, "use a finite number"),
         ({"guidance.scale": -1.5}, "at least -1"),
         ({"guidance.scale": -0.5, "guidance.schedule": "linear"}, "at least 0"),
@@ -90,7 +90,7 @@ def test_the_defaults_are_valid():
         ({"data.name": "two_gaussians"}, "two_gaussians has 2 classes"),
         ({"sample.name": "../elsewhere"}, "leave out the slashes"),
         ({"seed": 2**32}, "seed is 4294967296"),
-        ({"experiment.scales": (0.0, -2.0)}, "experiment.scales -2.0"),
+        ({"experiment.scales": (0.0, -2.0)}, "experiment.scales: guidance scale -2.0"),
         ({"experiment.num_paths": 1000}, "more than num_images"),
     ],
 )  # fmt: skip
