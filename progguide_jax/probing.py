@@ -179,7 +179,9 @@ def _accumulate(config, mesh, folder, dataset, params, made_by):
             acc = step(acc, params, sharding.put(mesh, batch), jnp.int32(number))
             done = number + 1
             if done % 8 == 0:
-                jax.block_until_ready(acc)  # or the bar would run ahead of the work
+                # or the bar would run ahead; and CPU devices with many steps under way
+                # can wait for each other for ever
+                jax.block_until_ready(acc)
             if done % settings.checkpoint_every == 0 and jax.process_index() == 0:
                 _save(folder, acc, done, made_by)
             bar.update()

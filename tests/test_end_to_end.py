@@ -105,7 +105,7 @@ def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir):
             "learning_rate: 0.001 -> 1",
         ),
         ("sample.py", ["--config.guidance.schedule=consine"], 1, "mean 'cosine'"),
-        ("sample.py", ["--config.guidance.scale=nan"], 1, "guidance.scale nan"),
+        ("sample.py", ["--config.guidance.scale=nan"], 1, "guidance scale nan"),
         ("probe.py", ["--config.model.base_channels=32"], 1, "does not fit"),
     ],
 )
