@@ -3,7 +3,7 @@
 The paper gives no means or deviations: x0 | c ~ N(+-0.125, 0.25^2 I) on 1,024 pixels
 puts the classes D = 8 apart on the brightness axis, where large weights cause the
 U-turns of Figure 2. The network sees an image through its mean and spread only; it
-comes closest to the exact answer in a minute of two CPU cores.
+comes closest to the exact answer in two minutes of two CPU cores.
 
     python train.py --config=configs/two_gaussians.py --workdir=runs/two_gaussians
     python probe.py --config=configs/two_gaussians.py --workdir=runs/two_gaussians
@@ -26,7 +26,7 @@ def get_config(arg: str = ""):
     c.model.label_dim = 32
     c.model.dropout = 0.0
 
-    c.train.num_steps = 8_000
+    c.train.num_steps = 12_000
     c.train.batch_size = 256
     c.train.learning_rate = 2e-3
     c.train.warmup_steps = 200
