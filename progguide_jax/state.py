@@ -171,5 +171,5 @@ def _check_trained_with(config, workdir: str) -> None:
     if changes:
         raise ValueError(
             f"the checkpoint in {workdir} does not fit: it was trained with another "
-            f"config ({'; '.join(changes)})"
+            f"config ({'; '.join(changes)}): use that config, or another --workdir"
         )
