@@ -55,9 +55,8 @@ def check(config) -> None:
     experiment = config.experiment
     if not experiment.schedules or not experiment.scales:
         raise ValueError("experiment.schedules and experiment.scales must not be empty")
-    for schedule in experiment.schedules:
-        if schedule == "gn_all":
-            raise ValueError("experiment.schedules: gn_all has a curve for each class")
+    if "gn_all" in experiment.schedules:
+        raise ValueError("experiment.schedules: gn_all has a curve for each class")
     for cell in cells(config):
         validation.validate(cell)
     names = [cell_name(cell) for cell in cells(config)]
@@ -187,6 +186,11 @@ class _Record(NamedTuple):
 
 def _cell_record(folder, workdir, config, origin: dict) -> _Record:
     omega = generation.make_omega(config, workdir, origin)
+    if omega.ndim == 2:
+        raise ValueError(
+            f"{config.guidance.table} has a row for each class: an experiment draws "
+            "one curve for all"
+        )
     made_by = generation.made_by(config, origin, omega) | {
         "num_images": config.experiment.num_images,
         "num_paths": config.experiment.num_paths,

@@ -263,3 +263,12 @@ def test_an_experiment_that_cannot_end_is_refused_at_the_start(changes, words):
     config.experiment.update(changes)
     with pytest.raises(ValueError, match=words):
         evaluation.check(config)
+
+
+def test_a_table_for_each_class_is_no_experiment(tmp_path):
+    config = fig2.get_config("smoke")
+    np.save(tmp_path / "table.npy", np.ones((2, 1000)))
+    config.guidance.schedule = "table"
+    config.guidance.table = str(tmp_path / "table.npy")
+    with pytest.raises(ValueError, match="table.npy has a row for each class"):
+        evaluation._cell_record(tmp_path, str(tmp_path), config, {"step": 1})

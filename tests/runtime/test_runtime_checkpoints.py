@@ -296,17 +296,18 @@ def test_a_step_may_be_damaged_twice(copy):
     assert sorted(p.name for p in copy.iterdir()) == ["10", "20", "30", "30.damaged"]
 
 
-def test_sigterm_asks_to_stop_once_and_is_given_back(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_to_stop_once_and_is_given_back(tmp_path, number):
+    before = signal.getsignal(number)
     with checkpoints.Checkpoints(str(tmp_path / "c")) as run:
-        assert signal.getsignal(signal.SIGTERM) == before  # until somebody asks
+        assert signal.getsignal(number) == before  # until somebody asks
         assert not run.should_stop(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert run.should_stop(2) and run.should_stop(3)
-        assert signal.getsignal(signal.SIGTERM) == before  # a second one ends it
+        assert signal.getsignal(number) == before  # a second one ends it
     with checkpoints.Checkpoints(str(tmp_path / "c")) as run:
         assert not run.should_stop(1)
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
 
 
 def test_one_host_shares_its_directory_with_itself(tmp_path):

@@ -277,10 +277,10 @@ def test_sigterm_ends_a_run_cleanly(recipe, tmp_path):
 
 @pytest.mark.parametrize(
     "cores, sizes, devices",
-    [(2, (32, 256, 16), 2), (6, (64, 256, 512), 4), (8, (7, 256, 512), 8)],
+    [(2, (32, 256, 16), 2), (6, (64, 258, 516), 2), (8, (7, 256, 512), 8)],
 )
 def test_devices_are_as_many_as_can_share_the_batches(cores, sizes, devices):
-    """Six cores and batches of 64: four; where not even two can, the check tells."""
+    """Six cores and a batch of 64: two; where not even two can, the check tells."""
     config = base.get_config()
     config.train.batch_size, config.probe.batch_size, config.sample.batch_size = sizes
     assert command_line._devices(cores, config) == devices

@@ -13,6 +13,7 @@ def test_a_full_disk_says_what_to_do_and_keeps_the_old_file(tmp_path, monkeypatc
     before = path.read_bytes()
 
     def full(self, content):
+        pathlib.Path(self).touch()  # a disk fills up in the middle of a file
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
