@@ -71,7 +71,8 @@ def get_config() -> ml_collections.ConfigDict:
     # default (the schedule's own) | sampling | train | continuous | dt | none
     c.guidance.normalize = "default"
     c.guidance.power = 4.0  # pcs
-    c.guidance.t_min = 0  # interval: t_min <= t <= t_max keeps its weight
+    # t_min <= t <= t_max: interval keeps its weight there, neg_perturb loses it
+    c.guidance.t_min = 0
     c.guidance.t_max = 999
     c.guidance.table = ""  # table: .npy or .txt of weights over t, ascending
     c.guidance.curve = ""  # gn, gn_all: curve.npz; "" = the one in the workdir
@@ -90,12 +91,35 @@ def get_config() -> ml_collections.ConfigDict:
     c.sample.seed = 0
     c.sample.name = ""  # folder below WORKDIR/samples; "" = made from the settings
 
-    c.experiment = ml_collections.ConfigDict()  # eval.reproduce: schedules x scales
-    c.experiment.name = ""  # which artefact: "" = none | two_gaussians
-    c.experiment.schedules = ("static", "linear", "cosine", "gn")
+    c.eval = ml_collections.ConfigDict()
+    # inception | resnet20 | resnet56 | dinov2_vits14 | dinov2_vitl14 | clip_vitb32 |
+    # clip_vitb16 | clip_vitl14 | pixels (the image itself, at most 8x8; no weights)
+    c.eval.features = "inception"
+    c.eval.weights = ""  # their file or its folder; "" = the usual cache folders
+    # fd fd_infinity is kd precision_recall density_coverage vendi diversity accuracy
+    c.eval.metrics = ("fd", "is")
+    c.eval.per_class = False  # each of them for every class too
+    c.eval.split = "train"  # of the reference: train | test
+    c.eval.reference = ""  # statistics .npz; "" = made from data in the workdir
+    c.eval.reference_features = 10_000  # kept for kd, precision_recall, ...
+    c.eval.samples = ""  # .npz or folder of PNGs; "" = those of config.sample
+    c.eval.num_images = 0  # score the first so many; 0 = all
+    c.eval.batch_size = 64
+    c.eval.seed = 0  # which reference features are kept, which subsets are drawn
+
+    c.experiment = ml_collections.ConfigDict()  # eval.reproduce
+    c.experiment.name = ""  # "" = none | two_gaussians | sweep | calibration
+    c.experiment.folder = "experiment"  # of the results, below the workdir
+    c.experiment.schedules = ("static", "linear", "cosine", "gn")  # x scales = cells
     c.experiment.scales = (0.0, 10.0, 50.0, 100.0)
-    c.experiment.num_images = 512  # trajectories in each cell
+    c.experiment.num_images = 512  # two_gaussians: trajectories in each cell
     c.experiment.num_paths = 24  # of which so many are kept whole, to be drawn
+    c.experiment.num_steps = ()  # sweep: x these; () = sample.num_steps
+    c.experiment.intervals = ()  # sweep: (t_min, t_max) of neg_perturb, a cell each
+    c.experiment.axes = ("is", "fd")  # sweep: metrics of the trade-off plot
+    c.experiment.features = ("inception",)  # calibration: extractors
+    c.experiment.noise = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # grey levels
+    c.experiment.paper = ()  # sweep: (cell, score, number printed in the paper)
     return c
 
 

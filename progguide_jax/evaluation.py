@@ -1,279 +1,299 @@
-"""Cells of an experiment on two Gaussians: the network's trajectories and the exact
-ones, from the same noise with the same omega(t), and how far apart the two models are.
+"""Scoring samples against a reference: images in, one JSON row out."""
 
-Every result is a file of its own below WORKDIR/experiment, and a finished one is kept.
-"""
-
+import json
+import logging
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from progguide_jax import generation, state
-from progguide_jax.analytic import gaussians
-from progguide_jax.diffusion import process, samplers
-from progguide_jax.metrics import pca, trajectories
+from progguide_jax import features, generation, references, state
+from progguide_jax.data import image_sets
+from progguide_jax.metrics import per_class as per_class_lib
+from progguide_jax.metrics import suite
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, sharding, validation, writers
-
-FITTED_IMAGES = 10_000  # real images that the plane is fitted to
-PLANE_IMAGES = 2000  # real images drawn in the plane
-SHOWN_IMAGES = 8  # and shown, of each class
-CHUNK = 64  # trajectories in memory at a time
-CLOSENESS_TIMESTEPS = 25
-CLOSENESS_IMAGES = 2048  # at each of them
+from progguide_jax.runtime import digests, files, sharding, validation
 
 
-def evaluate(config, workdir: str) -> None:
-    """Make what is missing of WORKDIR/experiment: data.npz, closeness.npz, cells/*.
+class Judge(NamedTuple):
+    """What every set of samples of a run is scored with."""
 
-    Needs a trained workdir, and a probed one for gn. A killed run costs one cell.
-    """
-    check(config)
-    mesh = sharding.mesh()
-    params, origin = state.load_ema(config, workdir, mesh)
-    folder = epath.Path(workdir) / "experiment"
-    model = oracle(config)
-    _write_data(folder, config)
-    arrays = files.load_npz(folder / "data.npz")
-    plane = pca.Plane(arrays["mean"], arrays["directions"], arrays["variances"])
-    module = state.network(config)
-    _write_closeness(folder, config, module, params, origin, model)
-    runs = _Runs(config, module, model, plane, mesh)
-    records = [_cell_record(folder, workdir, cell, origin) for cell in cells(config)]
-    todo = [record for record in records if not _is_made(record.path, record.made_by)]
-    for record in writers.progress(todo, "cells"):
-        _write_cell(record, runs, params)
+    extractor: features.Extractor
+    reference: references.Reference
+    mesh: jax.sharding.Mesh
 
 
-def check(config) -> None:
-    """ValueError if config is no experiment that can be run to its end here."""
-    validation.validate(config)
-    oracle(config)
-    experiment = config.experiment
-    if not experiment.schedules or not experiment.scales:
-        raise ValueError("experiment.schedules and experiment.scales must not be empty")
-    if "gn_all" in experiment.schedules:
-        raise ValueError("experiment.schedules: gn_all has a curve for each class")
-    for cell in cells(config):
-        validation.validate(cell)
-    names = [cell_name(cell) for cell in cells(config)]
-    if len(set(names)) < len(names):
-        raise ValueError(f"experiment: two cells have one name in {', '.join(names)}")
-    if jax.process_count() > 1:
-        raise ValueError("an experiment runs on one host: leave out config.distributed")
+class Samples(NamedTuple):
+    """name: of the row; images uint8 [N,H,W,3], labels int32 [N] or None; made_by: what
+    is known of their making, with the digest of the pixels."""
 
-
-def cells(config) -> list:
-    """One config for each schedule and scale of config.experiment."""
-    result = []
-    for schedule in config.experiment.schedules:
-        for scale in config.experiment.scales:
-            cell = config.copy_and_resolve_references()
-            cell.guidance.schedule, cell.guidance.scale = schedule, float(scale)
-            result.append(cell)
-    return result
-
-
-def cell_name(config) -> str:
-    return f"{config.guidance.schedule}_w{config.guidance.scale:g}"
-
-
-def oracle(config) -> gaussians.TwoGaussians:
-    """The exact model of config.data."""
-    if config.data.name != "two_gaussians":
-        raise ValueError(
-            f"data.name is {config.data.name!r}: only two_gaussians has an exact model"
-        )
-    return gaussians.TwoGaussians(
-        config.data.mean, config.data.std, state.image_shape(config)
-    )
-
-
-class _Runs:
-    """Trajectories of both models, projected where they are made: [S+1,B,H,W,C] would
-    not fit in memory for a whole cell."""
-
-    def __init__(self, config, module, model, plane, mesh):
-        self.ns, self.mesh, self.shape = module.noise_schedule, mesh, model.shape
-        self.config, self.model, self.plane = config, model, plane
-        self.network = state.eps_of_label(module)
-        repl, split = sharding.replicated(mesh), sharding.batch(mesh)
-        self.exact = jax.jit(self._exact, in_shardings=(split, repl))
-        self.learned = jax.jit(self._learned, in_shardings=(repl, split, repl))
-
-    def _learned(self, params, index, omega):
-        return self._path(jax.tree_util.Partial(self.network, params), index, omega)
-
-    def _exact(self, index, omega):
-        return self._path(self.model.eps(self.ns), index, omega)
-
-    def _path(self, eps_fn, index, omega):
-        """(plane [S+1,B,2], class axis [S+1,B]) of images `index` [B]."""
-        config = self.config
-        keys = samplers.image_keys(jax.random.key(config.sample.seed), index)
-        start, steps = (samplers.fold_in(keys, i) for i in (0, 1))
-        _, path = samplers.sample(
-            eps_fn,
-            samplers.initial_noise(start, self.shape),
-            cond=index % 2,
-            null_cond=gaussians.NULL,
-            noise_schedule=self.ns,
-            timesteps=generation.timesteps(config),
-            omega=omega,
-            solver=generation.make_solver(config),
-            key=steps,
-            clip_x0=1.0 if config.sample.clip_x0 else None,
-            trajectory=True,
-        )
-        flat = path.reshape(*path.shape[:2], -1)
-        directions = self.plane.directions.reshape(2, -1)
-        centre = directions @ self.plane.mean.ravel()
-        directions, centre = (
-            jnp.asarray(a, flat.dtype) for a in (directions, centre[None, None])
-        )
-        return flat @ directions.T - centre, self.model.class_axis(path)
-
-    def __call__(self, run, count, omega):
-        """`run` over images 0 ... count-1, chunk by chunk."""
-        size = -(-min(CHUNK, count) // self.mesh.size) * self.mesh.size
-        planes, axes = [], []
-        for first in range(0, count, size):
-            index = np.arange(first, first + size, dtype=np.int32)
-            plane, axis = run(sharding.put(self.mesh, index), omega)
-            planes.append(sharding.to_host(plane))
-            axes.append(sharding.to_host(axis))
-        return (np.concatenate(a, axis=1)[:, :count] for a in (planes, axes))
-
-
-def _write_cell(record: "_Record", runs: _Runs, params) -> None:
-    config, omega = record.config, record.omega
-    count, kept = config.experiment.num_images, config.experiment.num_paths
-    labels = np.arange(count) % 2
-    arrays = dict(timesteps=generation.timesteps(config), omega=omega, labels=labels)
-    row = dict(
-        schedule=config.guidance.schedule,
-        scale=config.guidance.scale,
-        num_images=count,
-    )
-    both = {
-        "network": lambda index, omega: runs.learned(params, index, omega),
-        "oracle": runs.exact,
-    }
-    for who, run in both.items():
-        plane, axis = runs(run, count, omega)
-        measures = trajectories.measure(plane, axis, 2 * labels - 1)
-        row[who] = trajectories.summary(measures)
-        arrays[f"{who}_plane"] = plane[-1].astype(np.float32)
-        arrays[f"{who}_paths"] = plane[:, :kept].astype(np.float32)
-        arrays[f"{who}_axis"] = axis.astype(np.float32)
-    record.path.unlink(missing_ok=True)  # never a row beside another's arrays
-    files.save_npz(record.path.with_suffix(".npz"), **arrays)
-    about = {"config": config_lib.digest(config), "versions": config_lib.versions()}
-    files.save_json(record.path, row | {"made_by": record.made_by | about})
-
-
-class _Record(NamedTuple):
-    """A cell: its config and weights, where its row is, and what makes it."""
-
-    config: Any
-    omega: np.ndarray
-    path: epath.Path
+    name: str
+    images: np.ndarray
+    labels: np.ndarray | None
     made_by: dict
 
 
-def _cell_record(folder, workdir, config, origin: dict) -> _Record:
-    omega = generation.make_omega(config, workdir, origin)
-    if omega.ndim == 2:
-        raise ValueError(
-            f"{config.guidance.table} has a row for each class: an experiment draws "
-            "one curve for all"
-        )
-    made_by = generation.made_by(config, origin, omega) | {
-        "num_images": config.experiment.num_images,
-        "num_paths": config.experiment.num_paths,
-    }
-    path = folder / "cells" / f"{cell_name(config)}.json"
-    return _Record(config, omega, path, made_by)
+def evaluate(config, workdir: str) -> None:
+    """Write the row of config's samples to WORKDIR/scores and print it."""
+    validation.validate(config)
+    judge = load_judge(config, workdir)
+    if config.eval.samples:
+        samples = read_samples(config, config.eval.samples)
+    else:
+        samples = made_samples(config, generation.folder_of(config, workdir))
+    row = score(config, workdir, judge, samples)
+    if jax.process_index() == 0:
+        print(json.dumps({k: v for k, v in row.items() if k != "made_by"}, indent=1))
 
 
-def _is_made(path, made_by: dict) -> bool:
-    """Whether `path` and its .npz are there and were made by the same."""
-    if not path.exists() or not path.with_suffix(".npz").exists():
-        return False
-    there = files.load_json(path)["made_by"]
-    return all(there.get(name) == value for name, value in made_by.items())
+def load_judge(config, workdir: str) -> Judge:
+    """The extractor and the reference of config.eval; the latter is made if need be."""
+    mesh = sharding.mesh()
+    sharding.check_batch(config.eval.batch_size, mesh, "eval.batch_size")
+    extractor = features.load(config.eval.features, mesh, config.eval.weights)
+    return Judge(extractor, references.find(config, workdir, extractor), mesh)
 
 
-def _write_data(folder, config) -> None:
-    """The real images in their own principal plane, and a few to look at."""
-    made_by = {"data": config_lib.to_dict(config.data)}
-    if _is_made(folder / "data.json", made_by):
-        return
-    dataset = state.load_data(config)
-    plane = pca.fit(dataset.images[:FITTED_IMAGES])
-    total = np.var(dataset.images.reshape(len(dataset.images), -1), axis=0).sum()
-    some = slice(PLANE_IMAGES)
-    shown = np.concatenate(
-        [np.flatnonzero(dataset.labels == c)[:SHOWN_IMAGES] for c in (0, 1)]
-    )
-    files.save_npz(
-        folder / "data.npz",
-        plane=pca.project(plane, dataset.images[some]).astype(np.float32),
-        labels=dataset.labels[some],
-        images=dataset.images[shown],
-        image_labels=dataset.labels[shown],
-        explained=plane.variances / total,
-        **plane._asdict(),
-    )
-    files.save_json(folder / "data.json", {"made_by": made_by})
+def read_samples(config, path: str) -> Samples:
+    """Samples of any make: ours, an .npz of the ADM suite, a folder of PNGs.
 
-
-def _write_closeness(folder, config, module, params, origin, model) -> None:
-    """Excess loss over the Bayes floor, and the error of eps_c - eps_u, at some t.
-
-    The excess of a prediction over the floor E (eps - eps*)^2 is E (eps_hat - eps*)^2,
-    since eps* is the conditional mean: measured so, it has no noise of the floor in it.
+    eval.num_images of them are drawn, not the first: others may stand class by class.
     """
-    made_by = {"checkpoint": origin, "seed": config.seed} | {
-        name: config_lib.to_dict(config[name]) for name in ("noise", "data")
+    place = epath.Path(path)
+    folder = place if place.is_dir() else place.parent
+    if place in (folder, folder / "samples.npz") and (folder / "samples.json").exists():
+        return made_samples(config, folder)
+    images, labels, _ = image_sets.read(path)
+    count = _count(config, len(images), path)
+    if count < len(images):
+        rows = suite.subset(len(images), count, config.eval.seed)
+        images, labels = images[rows], None if labels is None else labels[rows]
+    digest = image_sets.digest(images, labels)
+    return Samples(place.stem, images, labels, {"images": digest})
+
+
+def made_samples(config, folder: epath.Path) -> Samples:
+    """The first eval.num_images that `generation.generate` left in its folder."""
+    if not (folder / "samples.npz").exists():
+        raise FileNotFoundError(
+            f"no samples in {folder}: run sample.py with the same flags first, or set "
+            "--config.eval.samples to an .npz or a folder of PNGs"
+        )
+    images, labels, _ = image_sets.read(str(folder / "samples.npz"))
+    count = _count(config, len(images), folder.name)
+    images, labels = images[:count], labels[:count]
+    made_by = {
+        k: digests.json_digest(v)[:16] if k in ("omega", "timesteps") else v
+        for k, v in files.load_json(folder / "samples.json").items()
+        if k != "versions"
     }
-    if _is_made(folder / "closeness.json", made_by):
-        return
-    ns = module.noise_schedule
-    t_all = np.linspace(0, ns.num_timesteps - 1, CLOSENESS_TIMESTEPS).astype(np.int32)
-    learned, exact = state.eps_of_label(module), model.eps(ns)
+    made_by["num_steps"] = len(files.load_json(folder / "samples.json")["timesteps"])
+    made_by["images"] = image_sets.digest(images, labels)
+    return Samples(folder.name, images, labels, made_by)
 
-    @jax.jit
-    def at_t(params, t):
-        key = jax.random.fold_in(jax.random.key(config.seed), 3)
-        key, eps_key = jax.random.split(jax.random.fold_in(key, t))
-        label = jnp.arange(CLOSENESS_IMAGES) % 2
-        x0 = model.sample(key, label)
-        times = jnp.full(label.shape, t)
-        x_t = process.add_noise(ns, x0, times, jax.random.normal(eps_key, x0.shape))
-        null = jnp.full(label.shape, gaussians.NULL)
-        hat = [learned(params, x_t, times, c) for c in (label, null)]
-        star = [exact(x_t, times, c) for c in (label, null)]
-        excess = [jnp.mean(jnp.square(h - s)) for h, s in zip(hat, star, strict=True)]
-        delta, delta_star = (model.class_axis(c - u) for c, u in (hat, star))
-        error = jnp.sqrt(jnp.mean(jnp.square(delta - delta_star)))
-        signal = jnp.sqrt(jnp.mean(jnp.square(delta_star)))
-        return jnp.stack([*excess, error, signal])
 
-    t_bar = writers.progress(t_all, "closeness")
-    rows = np.array([np.asarray(at_t(params, t)) for t in t_bar], np.float64)
-    bayes_cond, bayes_uncond = model.bayes_mse(ns)
-    files.save_npz(
-        folder / "closeness.npz",
-        t=t_all,
-        bayes_cond=bayes_cond[t_all],
-        bayes_uncond=bayes_uncond[t_all],
-        excess_cond=rows[:, 0],
-        excess_uncond=rows[:, 1],
-        delta_error=rows[:, 2],
-        delta_signal=rows[:, 3],
+def _count(config, there: int, what: str) -> int:
+    """How many images to score."""
+    count = config.eval.num_images or there
+    if count > there:
+        raise ValueError(
+            f"eval.num_images is {count} and {what} has {there} images: make more of "
+            "them, or score fewer"
+        )
+    return count
+
+
+def score(config, workdir: str, judge: Judge, samples: Samples) -> dict:
+    """The row of these samples; one that was made from the same is found again.
+
+    WORKDIR/scores/NAME.json, and NAME.npz with the terms [N] of each score that has
+    some: the influence of every image, which gives paired differences their error.
+    """
+    made_by = _made_by(config, judge, samples)
+    path = _row_path(workdir, judge, samples, made_by)
+    row = _found(path, made_by)
+    if row is None:
+        _check(config, judge, samples)
+        row, terms = _computed(config, judge, samples, made_by)
+        if jax.process_index() == 0:
+            path.unlink(missing_ok=True)  # never a row beside another's terms
+            files.save_npz(path.with_suffix(".npz"), **terms)
+            files.save_json(path, row)
+            logging.info("scores in %s", path)
+        sharding.barrier(f"scores {path.name}")
+    return row
+
+
+def load_terms(config, workdir: str, judge: Judge, samples: Samples) -> dict:
+    """{score: terms [N]} of the row that `score` left."""
+    made_by = _made_by(config, judge, samples)
+    path = _row_path(workdir, judge, samples, made_by)
+    return files.load_npz(path.with_suffix(".npz"))
+
+
+def _row_path(workdir: str, judge: Judge, samples: Samples, made_by) -> epath.Path:
+    """Named after the main settings, and a digest of all."""
+    split = judge.reference.about.get("split", "unknown")
+    name = f"{samples.name}_{judge.extractor.name}_{split}_n{len(samples.images)}"
+    digest = digests.json_digest(made_by)[:6]
+    return epath.Path(workdir) / "scores" / f"{name}_{digest}.json"
+
+
+def _found(path, made_by: dict) -> dict | None:
+    """The row, if it is there and whole."""
+    there = path.exists() and path.with_suffix(".npz").exists()
+    if not sharding.agreed(there):
+        return None
+    row = files.load_json(path)
+    if not isinstance(row, dict) or not isinstance(row.get("made_by"), dict):
+        return None
+    same = all(row["made_by"].get(k) == v for k, v in made_by.items())
+    return row if same else None
+
+
+def _made_by(config, judge: Judge, samples: Samples) -> dict[str, Any]:
+    """All that a row depends on, as JSON reads it back."""
+    evaluation = config.eval
+    return {
+        "samples": samples.made_by,
+        "num_images": len(samples.images),
+        "features": judge.extractor.origin,
+        "reference": judge.reference.about,
+        "metrics": list(evaluation.metrics),
+        "definitions": suite.DEFINITIONS,
+        "per_class": evaluation.per_class,
+        "seed": evaluation.seed,
+    }
+
+
+def _computed(config, judge: Judge, samples: Samples, made_by: dict):
+    """(row, {public name: terms})."""
+    scores, per_class = _scores(config, judge, samples)
+    about = {
+        "config": config_lib.digest(config),
+        "versions": config_lib.versions(),
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+    row = {
+        "samples": samples.name,
+        "num_images": len(samples.images),
+        "features": judge.extractor.name,
+        "split": judge.reference.about.get("split", "unknown"),
+        "scores": _public(scores, judge),
+    }
+    if per_class:
+        row["per_class"] = {str(c): _public(s, judge) for c, s in per_class.items()}
+    terms = {
+        suite.public_name(name, judge.extractor.name): score.terms
+        for name, score in scores.items()
+        if score.terms is not None
+    }
+    return row | {"made_by": made_by | about}, terms
+
+
+def _check(config, judge: Judge, samples: Samples) -> None:
+    """ValueError if a score will be missing something: before the long work."""
+    metrics, what = config.eval.metrics, samples.name
+    suite.check_count(metrics, len(samples.images), what)
+    real = judge.reference.statistics.features
+    if real is not None:
+        suite.check_count(metrics, len(real), "the reference (eval.reference_features)")
+    dim, width = features.widths(judge.extractor, samples.images.shape[1:])
+    if config.eval.per_class:
+        _check_classes(config, judge, samples)
+    shape, expected = samples.images.shape[1:], state.image_shape(config)
+    if judge.extractor.origin["name"] == "pixels" and shape != expected:
+        raise ValueError(
+            f"{what}: images are {shape}, the reference {expected}: pixels compare "
+            "only at one size"
+        )
+    num_classes = config.data.num_classes
+    if "accuracy" in metrics and width != num_classes:
+        raise ValueError(
+            f"accuracy: {judge.extractor.name} has {width or 'no'} logits and the data "
+            f"{num_classes} classes: leave accuracy out of eval.metrics"
+        )
+    suite.check(
+        metrics,
+        logits=width is not None,
+        labels=samples.labels is not None,
+        reference_features=real is not None,
     )
-    files.save_json(folder / "closeness.json", {"made_by": made_by})
+    if len(samples.images) < 10 * dim:
+        logging.warning(
+            "%s: %d images of %d features: their Fréchet distance is largely the bias "
+            "of so few, compare it at this number only (%d or more are better)",
+            what,
+            len(samples.images),
+            dim,
+            10 * dim,
+        )
+
+
+def _check_classes(config, judge: Judge, samples: Samples) -> None:
+    """ValueError unless every class has, on both sides, what its scores need."""
+    if samples.labels is None:
+        raise ValueError(
+            f"{samples.name}: scores per class need labels, there are none"
+        )
+    try:
+        counts = per_class_lib.for_each_class(
+            lambda rows, kept: (len(rows), len(kept)),
+            samples.labels,
+            judge.reference.labels,
+            num_classes=config.data.num_classes,
+            minimum=2,
+        )
+    except ValueError as error:
+        raise ValueError(f"{samples.name}: {error}") from error
+    for c, (count, kept) in counts.items():
+        metrics = config.eval.metrics
+        suite.check_count(metrics, count, f"class {c} of {samples.name}")
+        what = f"class {c} of the reference (eval.reference_features)"
+        suite.check_count(metrics, kept, what)
+
+
+def _scores(config, judge: Judge, samples: Samples):
+    """({score: Score}, {class: {score: Score}} or {})."""
+    labels, metrics = samples.labels, config.eval.metrics
+    values, logits = features.extract_all(
+        judge.extractor, samples.images, config.eval.batch_size, samples.name
+    )
+    whole = suite.Sample(values, logits, labels)
+    options = dict(seed=config.eval.seed, sharding=sharding.batch(judge.mesh))
+    scores = suite.score(metrics, whole, judge.reference.statistics, **options)
+    if not config.eval.per_class:
+        return scores, {}
+
+    def of_class(rows, _):
+        c = int(labels[rows[0]])
+        part = suite.Sample(
+            values[rows], None if logits is None else logits[rows], labels[rows]
+        )
+        reference = judge.reference.per_class[c]
+        try:
+            return suite.score(metrics, part, reference, **options)
+        except ValueError as error:
+            raise ValueError(f"class {c}: {error}") from error
+
+    per_class = per_class_lib.for_each_class(
+        of_class,
+        labels,
+        judge.reference.labels,
+        num_classes=config.data.num_classes,
+        minimum=2,
+    )
+    return scores, per_class
+
+
+def _public(scores: dict[str, suite.Score], judge: Judge) -> dict[str, dict]:
+    """Scores as JSON, under their public names."""
+    return {
+        suite.public_name(name, judge.extractor.name): {
+            "value": s.value,
+            "error": s.error,
+            **s.more,
+        }
+        for name, s in scores.items()
+    }

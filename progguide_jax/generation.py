@@ -1,7 +1,9 @@
 """Sampling a trained workdir: omega from a curve, images by the thousand, resumable."""
 
 import functools
+import json
 import logging
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,8 +19,25 @@ from progguide_jax.runtime import digests, files, sharding, validation, writers
 LABEL_STREAM = 5  # of `batches.philox`
 
 
-def generate(config, workdir: str) -> None:
-    """Write WORKDIR/samples/NAME/{samples.npz, grid.png, samples.json}.
+class Model(NamedTuple):
+    """A trained workdir, ready to sample; samplers: one for each way of sampling, so
+    that cells of a sweep share their compilations."""
+
+    mesh: jax.sharding.Mesh
+    params: dict
+    origin: dict
+    samplers: dict
+
+
+def load(config, workdir: str) -> Model:
+    """The averaged network of the newest checkpoint, on every device."""
+    mesh = sharding.mesh()
+    sharding.check_batch(config.sample.batch_size, mesh, "sample.batch_size")
+    return Model(mesh, *state.load_ema(config, workdir, mesh), {})
+
+
+def generate(config, workdir: str, model: Model | None = None) -> epath.Path:
+    """Write WORKDIR/samples/NAME/{samples.npz, grid.png, samples.json}; the folder.
 
     samples.npz: images uint8 [N,H,W,C], labels int32 [N], seeds int64 [N] (image i is a
     function of (sample.seed, seeds[i]) and the config, not of the batch size or of the
@@ -26,19 +45,34 @@ def generate(config, workdir: str) -> None:
     are kept, so the same command goes on where it stopped.
     """
     validation.validate(config)
-    mesh = sharding.mesh()
-    sharding.check_batch(config.sample.batch_size, mesh, "sample.batch_size")
-    params, origin = state.load_ema(config, workdir, mesh)
-    omega = make_omega(config, workdir, origin)
-    made = made_by(config, origin, omega)
+    model = model or load(config, workdir)
+    omega = make_omega(config, workdir, model.origin)
+    made = made_by(config, model.origin, omega)
     folder = epath.Path(workdir) / "samples" / sample_name(config, made)
     if _claim(folder, config, made):
         logging.info("already there: %s", folder / "samples.npz")
-        return
-    sampler = Sampler(config, state.network(config), mesh)
-    _write_parts(config, folder, sampler, params, omega)
+        return folder
+    _write_parts(config, folder, _sampler(config, model), model.params, omega)
     if jax.process_index() == 0:
         _join_parts(config, folder)
+    sharding.barrier(folder.name)
+    return folder
+
+
+def folder_of(config, workdir: str) -> epath.Path:
+    """Where `generate` writes the samples of this config."""
+    origin = load(config, workdir).origin
+    made = made_by(config, origin, make_omega(config, workdir, origin))
+    return epath.Path(workdir) / "samples" / sample_name(config, made)
+
+
+def _sampler(config, model: Model) -> "Sampler":
+    free = ("num_images", "batch_size", "name")
+    settings = {k: v for k, v in config.sample.items() if k not in free}
+    key = json.dumps(settings, sort_keys=True)
+    if key not in model.samplers:
+        model.samplers[key] = Sampler(config, state.network(config), model.mesh)
+    return model.samplers[key]
 
 
 def sample_name(config, made_by: dict) -> str:
@@ -75,7 +109,7 @@ def make_omega(config, workdir: str, origin: dict) -> np.ndarray:
     match guidance.schedule:
         case "pcs":
             shape = {"power": guidance.power}
-        case "interval":
+        case "interval" | "neg_perturb":
             shape = {"t_min": guidance.t_min, "t_max": guidance.t_max}
         case "table":
             shape = {"values": _read_table(guidance.table)}

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from etils import epath
 
-from progguide_jax import evaluation, state
+from progguide_jax import comparison, state
 from progguide_jax.metrics import trajectories
 from progguide_jax.plots import curves, plane, style
 from progguide_jax.runtime import config as config_lib
@@ -39,7 +39,7 @@ def report(config, workdir: str) -> str:
     """Write WORKDIR/report.html, figures/*.png and experiment/table.csv; the path of
     the first.
 
-    Reads what evaluation, probing and training left; a ValueError names what is missing
+    Reads what comparison, probing and training left; a ValueError names what is missing
     and the command that makes it.
     """
     validation.validate(config)
@@ -73,8 +73,8 @@ def report(config, workdir: str) -> str:
 def _load_cells(config, folder):
     """({(schedule, scale): arrays}, {(schedule, scale): row}) of the whole grid."""
     cells, rows = {}, {}
-    for cell in evaluation.cells(config):
-        path = folder / "experiment" / "cells" / evaluation.cell_name(cell)
+    for cell in comparison.cells(config):
+        path = folder / "experiment" / "cells" / comparison.cell_name(cell)
         record = path.with_name(path.name + ".json")
         key = cell.guidance.schedule, cell.guidance.scale
         rows[key] = json.loads(_existing(record, folder).read_text())
@@ -122,7 +122,7 @@ def _draw(config, cells, others, metrics) -> dict[str, bytes]:
     data, scale = others["data"], _largest(config)
     first = cells[config.experiment.schedules[0], scale]
     omega = {name: c["omega"] for (name, s), c in cells.items() if s == scale}
-    centre = abs(evaluation.oracle(config).separation) / 2
+    centre = abs(comparison.oracle(config).separation) / 2
     names = ("plane", "labels", "images", "image_labels", "explained")
     drawn = {
         "data": plane.data_pca(*(data[name] for name in names)),
@@ -145,7 +145,7 @@ def _largest(config) -> float:
 
 def _loss_floor(config) -> float:
     """The training loss of the exact score, labels dropped as in training."""
-    with_label, without = evaluation.oracle(config).bayes_mse(
+    with_label, without = comparison.oracle(config).bayes_mse(
         state.noise_schedule(config)
     )
     drop = config.train.label_drop
@@ -168,7 +168,7 @@ def _csv(rows: Mapping) -> str:
 
 def _introduction(config, rows, checkpoint) -> str:
     data, experiment = config.data, config.experiment
-    model = evaluation.oracle(config)
+    model = comparison.oracle(config)
     scales = ", ".join(f"{s:g}" for s in experiment.scales)
     count = next(iter(rows.values()))["num_images"]
     what = (

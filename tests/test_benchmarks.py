@@ -21,6 +21,8 @@ needs_torch = pytest.mark.skipif(
         "sampling",
         "probing",
         "training",
+        "frechet",
+        "memory",
         pytest.param("against_torch", marks=needs_torch),
     ],
 )

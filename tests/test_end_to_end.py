@@ -141,3 +141,57 @@ def test_reproduce_wants_a_config_of_the_paper(tmp_path):
     code, _, errors, _ = run("-m", "eval.reproduce", CIFAR, f"--workdir={tmp_path}")
     assert code == 1
     assert errors[-1].startswith("error: ") and "configs/paper/fig2.py" in errors[-1]
+
+
+EVAL = ("-m", "eval.metrics", CIFAR, "--config.eval.features=pixels")
+
+
+def test_samples_are_scored_by_a_command(workdir, tmp_path):
+    fd = "--config.eval.metrics=('fd',)"
+    reference = ("-m", "eval.reference", *EVAL[2:], f"--workdir={tmp_path}")
+    code, _, errors, _ = run(*reference, "--config.eval.split=test")
+    assert code == 0, errors
+    (file,) = (tmp_path / "references").iterdir()
+    assert file.name.startswith("synthetic_test_pixels")
+    code, out, errors, _ = run(
+        *EVAL,
+        fd,
+        f"--workdir={workdir}",
+        "--config.eval.split=test",
+        f"--config.eval.reference={file}",
+    )
+    assert code == 0, errors
+    printed = json.loads(out)
+    assert printed["split"] == "test" and printed["scores"]["fd_pixels"]["value"] > 0
+    (row,) = (workdir / "scores").glob("*.json")
+    assert json.loads(row.read_text())["scores"] == printed["scores"]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--config.eval.metrics=('fid',)"], "unknown eval.metrics 'fid'"),
+        (["--config.eval.samples=/no/such"], "/no/such does not exist"),
+        (["--config.eval.features=resnet56"], "--config.eval.weights=FILE"),
+    ],
+)
+def test_a_score_that_cannot_be_had_is_one_line(workdir, arguments, words):
+    code, _, errors, _ = run(*EVAL, f"--workdir={workdir}", *arguments)
+    assert code == 1
+    assert errors[-1].startswith("error: ") and words in errors[-1], errors
+    assert not any("Traceback" in line for line in errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("table1", "table2", "fig7a", "fig7b", "calibration"))
+def test_a_sweep_from_nothing_to_its_report(name, tmp_path):
+    path = "calibration" if name == "calibration" else f"paper/{name}"
+    command = ("-m", "eval.reproduce", f"--config=configs/{path}.py:smoke")
+    code, _, errors, first = run(*command, f"--workdir={tmp_path}")
+    assert code == 0, errors
+    assert (tmp_path / name / "table.md").read_text().startswith(("**fd", "| noise"))
+    before = times(tmp_path)
+    code, _, errors, again = run(*command, f"--workdir={tmp_path}")
+    assert code == 0, errors
+    unchanged = {k: v for k, v in before.items() if not k.endswith("rows.jsonl")}
+    assert unchanged.items() <= times(tmp_path).items() and again < first

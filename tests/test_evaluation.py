@@ -1,274 +1,228 @@
-"""Cells of an experiment: found again, remade when asked for, exact in the oracle."""
+"""One row of scores: what it says, what it is compared with, what is refused."""
 
 import json
 import pathlib
 import shutil
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
+from PIL import Image
 
-from configs.paper import fig2
-from progguide_jax import evaluation, state, training
-from progguide_jax.analytic import gaussians
-from progguide_jax.diffusion import samplers
-from progguide_jax.metrics import pca, trajectories
-from progguide_jax.runtime import files
+from progguide_jax import data, evaluation, generation
 
-MODEL = gaussians.TwoGaussians(0.5, 0.25, (8, 8, 1))
-
-
-def _recipe(c):
-    c.data.name, c.data.channels, c.data.num_classes = "two_gaussians", 1, 2
-    c.data.mean, c.data.flip, c.data.num_examples = 0.5, False, 2048
-    c.noise.name = "cosine"  # reaches pure noise in 20 timesteps, the linear one no
-    c.model.name, c.model.width, c.model.depth = "pix_film", 16, 1
-    c.train.num_steps = 2
-    c.sample.clip_x0, c.sample.num_steps = False, 5
-    c.experiment.name, c.experiment.schedules = "two_gaussians", ("static", "linear")
-    c.experiment.scales, c.experiment.num_images = (0.0, 4.0), 20
-    c.experiment.num_paths = 6
-    return c
-
-
-@pytest.fixture
-def recipe(tiny):
-    return _recipe(tiny)
+NUM_IMAGES = 40
 
 
 @pytest.fixture(scope="module")
-def evaluated(make_tiny, tmp_path_factory):
-    """A workdir with its four cells. Do not write to it: copy it."""
-    workdir = str(tmp_path_factory.mktemp("evaluated") / "run")
-    config = _recipe(make_tiny())
-    training.train(config, workdir)
-    evaluation.evaluate(config, workdir)
+def sampled(trained, tmp_path_factory, make_tiny):
+    """A trained workdir with samples. Do not write to it: copy it."""
+    workdir = str(tmp_path_factory.mktemp("sampled") / "run")
+    shutil.copytree(trained, workdir)
+    generation.generate(make_tiny(), workdir)
     return workdir
 
 
-def results(workdir):
-    """{path below experiment/: time of its last change}."""
-    root = pathlib.Path(workdir) / "experiment"
-    files_there = (p for p in root.rglob("*") if p.is_file())
-    return {str(p.relative_to(root)): p.stat().st_mtime_ns for p in files_there}
+@pytest.fixture
+def workdir(sampled, workdir_copy):
+    return workdir_copy(sampled)
 
 
-def cell(workdir, name):
-    """(row, arrays)."""
-    path = pathlib.Path(workdir) / "experiment" / "cells" / f"{name}.json"
-    return json.loads(path.read_text()), files.load_npz(path.with_suffix(".npz"))
+@pytest.fixture
+def config(tiny):
+    tiny.eval.features = "pixels"
+    tiny.eval.metrics = ("fd", "precision_recall", "density_coverage", "diversity")
+    tiny.eval.batch_size, tiny.eval.reference_features = 16, 96
+    return tiny
 
 
-def exact_paths(config, omega, count):
-    """Trajectories [S+1,B,8,8,1] by a call of the sampler of one's own."""
-    keys = [jax.random.fold_in(jax.random.key(config.sample.seed), i)
-            for i in range(count)]  # fmt: skip
-    x_T = jnp.stack(
-        [jax.random.normal(jax.random.fold_in(k, 0), (8, 8, 1)) for k in keys]
-    )
-    ns = state.noise_schedule(config)
-    _, path = samplers.sample(
-        MODEL.eps(ns),
-        x_T,
-        cond=jnp.arange(count) % 2,
-        null_cond=2,
-        noise_schedule=ns,
-        timesteps=np.array([16, 12, 8, 4, 0]),
-        omega=omega,
-        trajectory=True,
-    )
-    return np.asarray(path, np.float64)
+def rows(workdir):
+    paths = sorted(pathlib.Path(workdir, "scores").glob("*.json"))
+    return [json.loads(path.read_text()) for path in paths]
 
 
-def test_finished_cells_are_found_again(recipe, evaluated, workdir_copy):
-    workdir = workdir_copy(evaluated)
-    before = results(workdir)
-    assert set(before) >= {"data.npz", "data.json", "closeness.npz", "closeness.json"}
-    names = {"static_w0", "static_w4", "linear_w0", "linear_w4"}
-    assert {p for p in before if p.startswith("cells/")} == {
-        f"cells/{name}.{kind}" for name in names for kind in ("json", "npz")
-    }
-    evaluation.evaluate(recipe, workdir)
-    assert results(workdir) == before
-    # a lost cell is the only one to be made again, and comes out the same
-    root = pathlib.Path(workdir) / "experiment" / "cells"
-    (root / "linear_w4.json").unlink()
-    evaluation.evaluate(recipe, workdir)
-    after = results(workdir)
-    changed = {name for name in before if after[name] != before[name]}
-    assert changed == {"cells/linear_w4.json", "cells/linear_w4.npz"}
-    for name, array in cell(evaluated, "linear_w4")[1].items():
-        np.testing.assert_array_equal(cell(workdir, "linear_w4")[1][name], array)
+def samples(workdir):
+    (path,) = pathlib.Path(workdir, "samples").glob("*/samples.npz")
+    with np.load(path) as arrays:
+        return arrays["images"], arrays["labels"]
 
 
-def test_another_sample_setting_makes_every_cell_again(recipe, evaluated, workdir_copy):
-    workdir = workdir_copy(evaluated)
-    before = results(workdir)
-    recipe.sample.eta = 0.5
-    evaluation.evaluate(recipe, workdir)
-    after = results(workdir)
-    unchanged = {name for name in before if after[name] == before[name]}
-    assert unchanged == {"data.npz", "data.json", "closeness.npz", "closeness.json"}
-    old, new = (cell(d, "static_w4")[1]["oracle_axis"] for d in (evaluated, workdir))
-    assert not np.array_equal(old, new)
+def flat(images):
+    return images.reshape(len(images), -1) / 127.5 - 1
 
 
-def test_a_row_is_never_beside_the_arrays_of_another(
-    recipe, evaluated, workdir_copy, monkeypatch
-):
-    """Killed between the two files of a new cell; the old command makes it again."""
-    workdir, write, seed = workdir_copy(evaluated), files.write, recipe.sample.seed
-
-    def killed(path, content):
-        if pathlib.Path(path).name == "static_w0.json":
-            raise KeyboardInterrupt
-        write(path, content)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(files, "write", killed)
-        recipe.sample.seed = 7
-        evaluation.evaluate(recipe, workdir)
-    recipe.sample.seed = seed
-    evaluation.evaluate(recipe, workdir)
-    for name, array in cell(evaluated, "static_w0")[1].items():
-        np.testing.assert_array_equal(cell(workdir, "static_w0")[1][name], array)
+def frechet(x, y):
+    """As its definition reads, with SciPy's matrix root."""
+    a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = scipy.linalg.sqrtm(a @ b).real
+    shift = x.mean(0) - y.mean(0)
+    return shift @ shift + np.trace(a + b - 2 * root)
 
 
-@pytest.mark.parametrize(
-    "name, omega", [("static_w4", [4] * 5), ("linear_w4", [1.6, 3.2, 4.8, 6.4, 8]),
-                    ("linear_w0", [0] * 5)],
-)  # fmt: skip
-def test_the_oracle_is_an_independent_call_of_the_sampler(
-    recipe, evaluated, name, omega
-):
-    """linear: 2 (1 - t / 20) at t = 16, 12, 8, 4, 0 is 0.4 ... 2; over its mean 1.2,
-    times 4, is 4/3, 8/3, 4, 16/3, 20/3."""
-    if name == "linear_w4":
-        omega = [4 / 3, 8 / 3, 4, 16 / 3, 20 / 3]
-    row, arrays = cell(evaluated, name)
-    np.testing.assert_allclose(arrays["omega"], omega, rtol=1e-6)
-    path = exact_paths(recipe, np.float32(omega), 20)
-    axis = path.sum((2, 3, 4)) / 8
-    np.testing.assert_allclose(arrays["oracle_axis"], axis, rtol=1e-4, atol=1e-4)
-    data = files.load_npz(pathlib.Path(evaluated) / "experiment" / "data.npz")
-    planar = np.tensordot(
-        path - data["mean"], data["directions"], [[2, 3, 4], [1, 2, 3]]
-    )
-    np.testing.assert_allclose(arrays["oracle_paths"], planar[:, :6], atol=1e-3)
-    np.testing.assert_allclose(arrays["oracle_plane"], planar[-1], atol=1e-3)
-    sign = np.tile([-1, 1], 10)
-    expected = trajectories.summary(trajectories.measure(planar, axis, sign))
-    for measure in ("path_length", "final_mean", "final_std", "overshoot"):
-        assert row["oracle"][measure] == pytest.approx(expected[measure], rel=1e-3)
-    assert row["made_by"]["checkpoint"]["step"] == 2
+def test_a_row_is_the_score_of_the_samples_in_the_workdir(config, workdir, capsys):
+    evaluation.evaluate(config, workdir)
+    (row,) = rows(workdir)
+    settings = {k: v for k, v in config.data.items() if k != "flip"}
+    images, labels = samples(workdir)
+    expected = frechet(flat(images), flat(data.load(**settings).images))
+    scores = row["scores"]
+    assert scores["fd_pixels"]["value"] == pytest.approx(expected, rel=1e-3)
+    stds = [flat(images[labels == c]).std(0, ddof=1).mean() for c in range(3)]
+    value = scores["diversity_pixels"]["value"]
+    assert value == pytest.approx(np.mean(stds), rel=1e-5)
+    assert (row["num_images"], row["split"], row["features"]) == (40, "train", "pixels")
+    names = "fd precision recall density coverage diversity".split()
+    assert set(scores) == {f"{name}_pixels" for name in names}
+    assert all(s["error"] > 0 for s in scores.values() if 0 < s["value"] < 1)
+    made_by = row["made_by"]
+    assert made_by["samples"]["checkpoint"]["step"] == 6
+    assert made_by["reference"]["num_images"] == 96
+    assert made_by["features"] == {"name": "pixels", "weights": None}
+    assert {"config", "versions", "seed"} <= made_by.keys()
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {k: v for k, v in row.items() if k != "made_by"}
 
 
-def test_a_scale_of_zero_has_no_schedule(evaluated):
-    for who in ("network", "oracle"):
-        static, linear = (
-            cell(evaluated, f"{name}_w0")[1][f"{who}_axis"]
-            for name in ("static", "linear")
-        )
-        np.testing.assert_array_equal(static, linear)
+def test_a_row_is_found_again_and_made_anew_when_it_must(config, workdir):
+    evaluation.evaluate(config, workdir)
+    (path,) = pathlib.Path(workdir, "scores").glob("*.json")
+    before, metrics = path.stat().st_mtime_ns, config.eval.metrics
+    evaluation.evaluate(config, workdir)
+    assert path.stat().st_mtime_ns == before
+    # another setting, another row: none replaces one that is finished
+    config.eval.metrics = ("fd",)
+    evaluation.evaluate(config, workdir)
+    config.eval.num_images = 30
+    evaluation.evaluate(config, workdir)
+    found = [(row["num_images"], len(row["scores"])) for row in rows(workdir)]
+    assert sorted(found) == [(30, 1), (40, 1), (40, 6)]
+    assert path.stat().st_mtime_ns == before
+    path.write_text("[]")  # damaged: made again
+    config.eval.num_images, config.eval.metrics = 0, metrics
+    evaluation.evaluate(config, workdir)
+    assert len(json.loads(path.read_text())["scores"]) == 6
 
 
-def test_the_plane_is_that_of_the_data(recipe, evaluated):
-    data = files.load_npz(pathlib.Path(evaluated) / "experiment" / "data.npz")
-    images = state.load_data(recipe).images.reshape(2048, 64).astype(np.float64)
-    _, spread, axes = np.linalg.svd(images - images.mean(0), full_matrices=False)
-    got = data["directions"].reshape(2, -1)
-    assert abs(got[0] @ axes[0]) == pytest.approx(1, abs=1e-6)
-    share = spread[:2] ** 2 / np.sum(spread**2)
-    np.testing.assert_allclose(data["explained"], share, rtol=1e-5)
-    plane = pca.Plane(data["mean"], data["directions"], data["variances"])
-    assert data["plane"].shape == (2000, 2) and set(data["labels"]) == {0, 1}
-    # bright is on the right, the classes D = 8 apart
-    side = [data["plane"][data["labels"] == c, 0].mean() for c in (0, 1)]
-    assert side[1] - side[0] == pytest.approx(MODEL.separation, rel=0.02)
-    assert plane.mean.shape == (8, 8, 1)
+def test_relabelled_samples_are_scored_anew(config, workdir, tmp_path):
+    images, labels = samples(workdir)
+    config.eval.metrics = ("diversity",)
+    found = []
+    for order in (labels, np.roll(labels, 1)):
+        external(config, tmp_path, arr_0=images, arr_1=order)
+        evaluation.evaluate(config, workdir)
+        found.append(len(rows(workdir)))
+    assert found == [1, 2]
+    values = {row["scores"]["diversity_pixels"]["value"] for row in rows(workdir)}
+    assert len(values) == 2
 
 
-def test_the_exact_model_as_network_is_at_no_distance(
-    recipe, evaluated, workdir_copy, monkeypatch
-):
-    workdir = workdir_copy(evaluated)
-    shutil.rmtree(pathlib.Path(workdir) / "experiment")
-
-    def exact(module):
-        eps = MODEL.eps(module.noise_schedule)
-        return lambda params, x_t, t, label: eps(x_t, t, label)
-
-    monkeypatch.setattr(state, "eps_of_label", exact)
-    recipe.experiment.schedules, recipe.experiment.scales = ("static",), (4.0,)
-    evaluation.evaluate(recipe, workdir)
-    folder = pathlib.Path(workdir) / "experiment"
-    closeness = files.load_npz(folder / "closeness.npz")
-    for name in ("excess_cond", "excess_uncond", "delta_error"):
-        np.testing.assert_allclose(closeness[name], 0, atol=1e-10, err_msg=name)
-    with_label, without = MODEL.bayes_mse(state.noise_schedule(recipe))
-    np.testing.assert_allclose(closeness["bayes_cond"], with_label[closeness["t"]])
-    np.testing.assert_allclose(closeness["bayes_uncond"], without[closeness["t"]])
-    # eps_c - eps_u on the class axis: E of its square is what the label takes off the
-    # floor, for one pixel times 64 pixels that all move together
-    signal = np.sqrt(64 * (without - with_label)[closeness["t"]])
-    often = signal > 0.5  # below, it is the mean of rare large values
-    assert often.sum() > 5
-    np.testing.assert_allclose(
-        closeness["delta_signal"][often], signal[often], rtol=0.1
-    )
-    row, arrays = cell(workdir, "static_w4")
-    np.testing.assert_allclose(
-        arrays["network_axis"], arrays["oracle_axis"], rtol=1e-5, atol=1e-5
-    )
-    assert row["network"]["final_mean"] == pytest.approx(row["oracle"]["final_mean"])
+def test_part_of_a_class_ordered_set_is_drawn_from_all_of_it(config, workdir, tmp_path):
+    images, labels = samples(workdir)
+    order = np.argsort(labels, kind="stable")
+    external(config, tmp_path, arr_0=images[order], arr_1=labels[order])
+    config.eval.num_images = 20
+    some = evaluation.read_samples(config, config.eval.samples)
+    assert np.bincount(some.labels, minlength=3).min() >= 3
+    for image, label in zip(some.images, some.labels, strict=True):
+        (row,) = np.flatnonzero((images == image).all((1, 2, 3)))
+        assert labels[row] == label
 
 
-def test_a_network_hardly_trained_is_at_a_distance(recipe, evaluated):
-    """sigma_t x_t with nothing learned: its excess at the middle is far above 0."""
-    closeness = files.load_npz(pathlib.Path(evaluated) / "experiment/closeness.npz")
-    assert closeness["excess_cond"].max() > 0.01
-    assert closeness["delta_error"].max() > 0.1
+def test_other_peoples_samples_score_the_same(config, workdir, tmp_path):
+    images, labels = samples(workdir)
+    np.savez(tmp_path / "adm.npz", arr_0=images, arr_1=labels)
+    folder = tmp_path / "pngs"
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    config.eval.metrics = ("fd", "precision_recall")
+    evaluation.evaluate(config, workdir)
+    for path in ("adm.npz", "pngs"):
+        config.eval.samples = str(tmp_path / path)
+        evaluation.evaluate(config, workdir)
+    ours, *others = (row["scores"] for row in rows(workdir))
+    assert len(others) == 2 and all(scores == ours for scores in others)
 
 
-def test_what_has_no_exact_model_or_no_checkpoint_is_refused(
-    recipe, tiny, trained, tmp_path
-):
-    with pytest.raises(FileNotFoundError, match="run train.py first"):
-        evaluation.evaluate(recipe, str(tmp_path))
-    tiny.data.name = "synthetic"
-    with pytest.raises(ValueError, match="only two_gaussians has an exact model"):
-        evaluation.oracle(tiny)
+def test_terms_beside_a_row_give_its_error(config, workdir):
+    evaluation.evaluate(config, workdir)
+    (path,) = pathlib.Path(workdir, "scores").glob("*.npz")
+    (row,) = rows(workdir)
+    with np.load(path) as terms:
+        for name in ("fd_pixels", "precision_pixels", "diversity_pixels"):
+            assert terms[name].shape == (NUM_IMAGES,)
+            error = terms[name].std(ddof=1) / np.sqrt(NUM_IMAGES)
+            assert row["scores"][name]["error"] == pytest.approx(error)
 
 
-def test_gn_needs_a_curve_and_gn_all_is_not_for_this(recipe, evaluated, workdir_copy):
-    workdir = workdir_copy(evaluated)
-    recipe.experiment.schedules = ("gn",)
-    with pytest.raises(FileNotFoundError, match="no gradient-norm curve"):
-        evaluation.evaluate(recipe, workdir)
+def test_per_class_rows_are_scores_of_the_class_alone(config, workdir):
+    config.eval.per_class, config.eval.metrics = True, ("fd",)
+    evaluation.evaluate(config, workdir)
+    (row,) = rows(workdir)
+    images, labels = samples(workdir)
+    settings = {k: v for k, v in config.data.items() if k != "flip"}
+    real = data.load(**settings)
+    assert list(row["per_class"]) == ["0", "1", "2"]
+    for c in range(3):
+        ours, theirs = images[labels == c], real.images[real.labels == c]
+        expected = frechet(flat(ours), flat(theirs))
+        found = row["per_class"][str(c)]["fd_pixels"]["value"]
+        assert found == pytest.approx(expected, rel=2e-3)
+
+
+def test_samples_are_found_by_the_flags_that_made_them(config, workdir):
+    config.sample.seed = 1
+    with pytest.raises(FileNotFoundError, match="run sample.py with the same flags"):
+        evaluation.evaluate(config, workdir)
 
 
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"schedules": ()}, "must not be empty"),
-        ({"schedules": ("gn_all",)}, "a curve for each class"),
-        ({"schedules": ("table",)}, "set guidance.table"),
-        ({"scales": (10.0, 10.0000001)}, "two cells have one name"),
+        ({"num_images": 41}, "num_images is 41 and .* has 40 images"),
+        ({"metrics": ("kd",)}, "kd needs 1000 images or more"),
+        ({"num_images": 15, "metrics": ("fd_infinity",)}, "needs 20 images"),
+        ({"metrics": ("fd", "is")}, "is: these features come without logits"),
+        ({"metrics": ("accuracy",)}, "pixels has no logits .* 3 classes"),
+        ({"metrics": ("fid",)}, "unknown eval.metrics 'fid'"),
+        ({"features": "resnet"}, "did you mean 'resnet"),
+        ({"batch_size": 12}, "eval.batch_size 12 is not divisible by the 8 devices"),
+        ({"features": "resnet56", "weights": "/nowhere"}, "/nowhere does not exist"),
+        ({"reference_features": 5}, "density_coverage needs 6 images.*reference"),
     ],
 )
-def test_an_experiment_that_cannot_end_is_refused_at_the_start(changes, words):
-    config = fig2.get_config("smoke")
-    evaluation.check(config)
-    config.experiment.update(changes)
-    with pytest.raises(ValueError, match=words):
-        evaluation.check(config)
+def test_bad_input_is_one_line(config, workdir, changes, words):
+    for key, value in changes.items():
+        config.eval[key] = value
+    with pytest.raises((ValueError, FileNotFoundError), match=words) as error:
+        evaluation.evaluate(config, workdir)
+    assert len(str(error.value).splitlines()) == 1
+    assert not pathlib.Path(workdir, "scores").exists()
 
 
-def test_a_table_for_each_class_is_no_experiment(tmp_path):
-    config = fig2.get_config("smoke")
-    np.save(tmp_path / "table.npy", np.ones((2, 1000)))
-    config.guidance.schedule = "table"
-    config.guidance.table = str(tmp_path / "table.npy")
-    with pytest.raises(ValueError, match="table.npy has a row for each class"):
-        evaluation._cell_record(tmp_path, str(tmp_path), config, {"step": 1})
+def external(config, tmp_path, **arrays):
+    np.savez(tmp_path / "other.npz", **arrays)
+    config.eval.samples = str(tmp_path / "other.npz")
+
+
+def test_samples_that_cannot_be_scored_are_one_line(config, workdir, tmp_path):
+    images, labels = samples(workdir)
+
+    def fails(words):
+        with pytest.raises(ValueError, match=words) as error:
+            evaluation.evaluate(config, workdir)
+        assert len(str(error.value).splitlines()) == 1
+
+    external(config, tmp_path, arr_0=images)
+    fails("diversity: the samples have no labels")
+    assert not pathlib.Path(workdir, "scores").exists()
+    config.eval.per_class = True
+    fails("per class need labels")
+    external(config, tmp_path, arr_0=images, arr_1=labels % 2)
+    config.eval.metrics = ("fd",)
+    fails("class 2 has 0 images in the samples")
+    config.eval.per_class = False
+    external(config, tmp_path, arr_0=images[:, :4])
+    fails("pixels compare only at one size")
+    external(config, tmp_path, arr_0=images / 255)
+    fails("uint8")

@@ -23,12 +23,20 @@ FLOORS = {
     "data": 1,
     "runtime": 1,
     "plots": 1,
+    "pretrained": 1,
     "state": 2,
     "training": 2,
     "probing": 2,
     "generation": 2,
-    "evaluation": 2,
+    "comparison": 2,
     "reporting": 2,
+    "features": 2,
+    "references": 2,
+    "evaluation": 2,
+    "sweeping": 2,
+    "tabulation": 2,
+    "publishing": 2,
+    "calibrating": 2,
 }
 # what floor 0 may import beside the standard library
 MATHEMATICS = {"jax", "numpy", PACKAGE}

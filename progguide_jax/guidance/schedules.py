@@ -86,6 +86,12 @@ def _interval(num_timesteps, t_min: float = 0, t_max: float | None = None):
     return curve
 
 
+def _neg_perturb(num_timesteps, t_min: float = 0, t_max: float | None = None):
+    """g = 0 for t_min <= t <= t_max, else 1 (paper, A.1: negative perturbation)."""
+    inside = _interval(num_timesteps, t_min, t_max)
+    return lambda tau: 1 - inside(tau)
+
+
 def _table(num_timesteps, values):
     """Weights [N] or [K,N] over t ascending."""
     return curves.table(values, num_timesteps)
@@ -134,6 +140,7 @@ SCHEDULES = {
     "vshape": Schedule(_of_tau(vshape)),
     "pcs": Schedule(_of_tau(pcs), "none"),
     "interval": Schedule(_interval, "none"),
+    "neg_perturb": Schedule(_neg_perturb, "none"),
     "table": Schedule(_table),
     "gn": Schedule(_gn),
     "gn_all": Schedule(_gn_all),
@@ -166,9 +173,11 @@ def make(
     """omega float32 [S] in sampling order ([K,S] for gn_all and for tables [K,N]).
 
     scale: the guidance scale, 0 = plain conditional sampling; the mean of omega over
-    the timesteps [S] equals it, except for `pcs` (its peak), `interval` (its height).
+    the timesteps [S] equals it, except for `pcs` (its peak), `interval` and
+    `neg_perturb` (their height).
     normalize: one of `curves.MODES`; None = the schedule's own. shape: `power` for
-    pcs; `t_min`, `t_max` for interval; `values` for table; `g` for gn and gn_all.
+    pcs; `t_min`, `t_max` for interval and neg_perturb; `values` for table; `g` for gn
+    and gn_all.
     Raises ValueError on an unknown name or a scale that makes no sense.
     """
     if name not in SCHEDULES:

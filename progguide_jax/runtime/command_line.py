@@ -161,7 +161,7 @@ def _devices(cores: int, config: Any) -> int:
 
     A batch that not even two can share is left to the check of the batch sizes.
     """
-    sizes = [config[name].batch_size for name in ("train", "probe", "sample")]
+    sizes = [config[name].batch_size for name in ("train", "probe", "sample", "eval")]
     for n in range(cores, 1, -1):
         if all(size % n == 0 for size in sizes):
             return n

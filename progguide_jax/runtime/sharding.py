@@ -73,3 +73,16 @@ def to_host(x: Any) -> Any:
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
     return jax.tree.map(fetch, x)
+
+
+def agreed(answer: bool) -> bool:
+    """Host 0's answer on every host, where files may show at different times."""
+    if jax.process_count() == 1:
+        return answer
+    return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
+
+
+def barrier(name: str) -> None:
+    """Every host waits here for the others: what one has written, all then find."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -10,6 +10,7 @@ import ml_collections
 
 from progguide_jax.diffusion import process, samplers
 from progguide_jax.guidance import curves, schedules
+from progguide_jax.metrics import suite
 
 _CHOICES = {
     "data.name": ("cifar10", "two_gaussians", "synthetic"),
@@ -23,7 +24,19 @@ _CHOICES = {
     "sample.spacing": samplers.SPACINGS,
     "sample.solver": ("ddim", "ddpm"),
     "sample.variance": samplers.VARIANCES,
-    "experiment.name": ("", "two_gaussians"),
+    "experiment.name": ("", "two_gaussians", "sweep", "calibration"),
+    "eval.split": ("train", "test"),
+    "eval.features": (
+        "inception",
+        "resnet20",
+        "resnet56",
+        "dinov2_vits14",
+        "dinov2_vitl14",
+        "clip_vitb32",
+        "clip_vitb16",
+        "clip_vitl14",
+        "pixels",
+    ),
 }
 
 _AT_LEAST_ONE = """data.image_size data.channels data.num_classes data.num_examples
@@ -31,18 +44,24 @@ _AT_LEAST_ONE = """data.image_size data.channels data.num_classes data.num_examp
     model.width model.depth train.num_steps train.batch_size train.log_every
     train.checkpoint_every train.keep train.sample_steps probe.num_examples
     probe.batch_size probe.checkpoint_every sample.num_images sample.batch_size
-    sample.num_steps experiment.num_images experiment.num_paths""".split()
+    sample.num_steps eval.batch_size eval.reference_features experiment.num_images
+    experiment.num_paths""".split()
 
 # (key, range in words, test); a NaN fails every test
 _RANGES = [
     *((key, "at least 1", lambda x: x >= 1) for key in _AT_LEAST_ONE),
     *(
         (key, "in 0 ... 2^32 - 1", lambda x: 0 <= x < 2**32)
-        for key in ("seed", "probe.seed", "sample.seed")
+        for key in ("seed", "probe.seed", "sample.seed", "eval.seed")
     ),
     *(
         (key, "at least 0", lambda x: x >= 0)
-        for key in "train.warmup_steps train.sample_every sample.offset".split()
+        for key in (
+            "train.warmup_steps",
+            "train.sample_every",
+            "sample.offset",
+            "eval.num_images",
+        )
     ),
     *(
         (key, "finite and above 0", lambda x: 0 < x < math.inf)
@@ -70,8 +89,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _check_training(config.train)
         _check_noise_and_grids(config)
         _check_guidance(config.guidance, config.noise.num_timesteps - 1)
-        _check_experiment(config.experiment)
-        _check_folder(config.sample.name)
+        _check_evaluation(config)
+        _check_experiment(config)
+        for key in ("sample.name", "experiment.folder"):
+            _check_folder(key, _get(config, key))
     except AttributeError as error:  # a config file that does not start from base.py
         raise ValueError(
             f"the config lacks a key of configs/base.py: {error}"
@@ -200,7 +221,15 @@ def _check_scale(key: str, scale: float, schedule: str) -> None:
         raise ValueError(f"{key}: {error}") from error
 
 
-def _check_experiment(experiment: ml_collections.ConfigDict) -> None:
+def _check_evaluation(config: ml_collections.ConfigDict) -> None:
+    for metric in config.eval.metrics:
+        _check_choice("eval.metrics", metric, suite.names())
+    if not config.eval.metrics:
+        raise ValueError(f"eval.metrics is empty: use {', '.join(suite.names())}")
+
+
+def _check_experiment(config: ml_collections.ConfigDict) -> None:
+    experiment = config.experiment
     for schedule in experiment.schedules:
         _check_choice("experiment.schedules", schedule, schedules.names())
         for scale in experiment.scales:
@@ -210,11 +239,39 @@ def _check_experiment(experiment: ml_collections.ConfigDict) -> None:
             f"experiment.num_paths {experiment.num_paths} is more than num_images "
             f"{experiment.num_images}: use fewer"
         )
+    for num_steps in experiment.num_steps:
+        most = config.noise.num_timesteps
+        if not isinstance(num_steps, int) or not 1 <= num_steps <= most:
+            raise ValueError(
+                f"experiment.num_steps holds {num_steps}: use 1 ... {most}, which is "
+                "noise.num_timesteps"
+            )
+    for window in experiment.intervals:
+        pair = isinstance(window, tuple) and len(window) == 2
+        if not pair or not 0 <= window[0] <= window[1]:
+            raise ValueError(
+                f"experiment.intervals holds {window}: use pairs 0 <= t_min <= t_max"
+            )
+    for name in experiment.features:
+        _check_choice("experiment.features", name, _CHOICES["eval.features"])
+    for std in experiment.noise:
+        if not isinstance(std, int | float) or not 0 <= std < math.inf:
+            raise ValueError(
+                f"experiment.noise holds {std!r}: use grey levels, finite, at least 0"
+            )
+    if len(set(experiment.axes)) != 2 or len(experiment.axes) != 2:
+        raise ValueError(f"experiment.axes is {experiment.axes}: name two scores")
+    for row in experiment.paper:
+        triple = isinstance(row, tuple) and len(row) == 3
+        if not triple or not isinstance(row[0], str) or not isinstance(row[1], str):
+            raise ValueError(
+                f"experiment.paper holds {row}: use (cell, score, printed number)"
+            )
 
 
 def _check_guidance(guidance: ml_collections.ConfigDict, last: int) -> None:
     _check_scale("guidance.scale", guidance.scale, guidance.schedule)
-    if guidance.schedule == "interval":
+    if guidance.schedule in ("interval", "neg_perturb"):
         if not 0 <= guidance.t_min <= guidance.t_max or guidance.t_min > last:
             raise ValueError(
                 f"guidance.t_min {guidance.t_min} ... t_max {guidance.t_max} holds no "
@@ -227,8 +284,8 @@ def _check_guidance(guidance: ml_collections.ConfigDict, last: int) -> None:
         )
 
 
-def _check_folder(name: str) -> None:
+def _check_folder(key: str, name: str) -> None:
     if name != os.path.basename(name) or name in (".", ".."):
         raise ValueError(
-            f"sample.name {name!r} is not the name of a folder: leave out the slashes"
+            f"{key} {name!r} is not the name of a folder: leave out the slashes"
         )

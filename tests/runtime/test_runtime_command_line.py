@@ -81,8 +81,8 @@ def test_main_gets_the_locked_config_and_a_workdir_that_exists(recipe, tmp_path)
     [
         (["--config.train.bach_size=3"], "unknown config key 'train.bach_size': did "
          "you mean train.batch_size"),
-        (["--config.batch_size=1"], "did you mean probe.batch_size or "
-         "sample.batch_size or train.batch_size?"),
+        (["--config.batch_size=1"], "did you mean eval.batch_size or "
+         "probe.batch_size or sample.batch_size or train.batch_size?"),
         (["--config.zzz=0"], "unknown config key 'zzz': --print_config"),
         (["--config.train.batch_size=abc"], "invalid literal for int"),
         (["--config.train.learning_rate=fast"], "could not convert string to float"),

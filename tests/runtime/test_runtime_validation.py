@@ -15,6 +15,7 @@ from progguide_jax.runtime import validation
 # Keys that take any value of their type, or are checked only where they are used.
 FREE = """distributed allow_config_change data.dir data.flip data.mean model.sigma_skip
     guidance.table guidance.curve sample.clip_x0 sample.double_batch
+    eval.weights eval.reference eval.samples eval.per_class
     noise.beta_start noise.beta_end guidance.t_min guidance.t_max""".split()
 
 

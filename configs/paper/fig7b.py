@@ -1,0 +1,37 @@
+"""Figure 7b: FID when the weight is 0 on one interval of 50 timesteps, CIFAR-10.
+
+Static guidance at 0.15 with each of the 20 intervals zeroed in turn (negative
+perturbation, A.1), beside the unperturbed run: 21 cells of 50,000 images, 200 DDIM
+steps. A workdir of configs/cifar10.py that is trained is used as it is.
+
+    python -m eval.reproduce --config=configs/paper/fig7b.py --workdir=runs/cifar10
+
+`:cpu` and `:smoke` as in table2.py.
+"""
+
+from configs import cifar10
+from configs.paper import table2
+
+
+def get_config(arg: str = ""):
+    c = cifar10.get_config(arg)
+    c.experiment.name = "sweep"
+    c.experiment.folder = "fig7b"
+    c.experiment.schedules = ("static",)
+    c.experiment.scales = (0.15,)
+    c.experiment.intervals = intervals(c.noise.num_timesteps, 20)
+    if arg == "cpu":
+        table2.shrink(c)
+        c.experiment.scales = (1.0,)
+        c.experiment.intervals = intervals(c.noise.num_timesteps, 10)
+    if arg == "smoke":
+        table2.smoke(c)
+        c.experiment.scales = (2.0,)
+        c.experiment.intervals = intervals(c.noise.num_timesteps, 5)
+    return c
+
+
+def intervals(num_timesteps: int, count: int):
+    """(t_min, t_max), both inclusive, that share the timesteps equally."""
+    width = num_timesteps // count
+    return tuple((i * width, (i + 1) * width - 1) for i in range(count))
