@@ -8,11 +8,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from progguide_jax.pretrained import raw_arrays, torch_pickle
+from progguide_jax.pretrained import raw_arrays, torch_names, torch_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_NODES = (torch_pickle.Tensor, torch_pickle.Module, dict)
+_NODES = (torch_names.Tensor, torch_names.Module, dict)
 _MAX_LEAVES = 100_000
 _MAX_NAME = 1000  # characters
 # What zipfile raises for damaged archives: wrong offsets end in a seek that fails,
@@ -134,7 +134,7 @@ def read_legacy(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
 
 
 def _arrays(
-    tensors: Mapping[str, torch_pickle.Tensor],
+    tensors: Mapping[str, torch_names.Tensor],
     read: Callable[[str], bytes],
     little: bool,
 ) -> dict[str, np.ndarray]:
@@ -154,7 +154,7 @@ def _arrays(
     return arrays
 
 
-def tensors(tree: Any) -> dict[str, torch_pickle.Tensor]:
+def tensors(tree: Any) -> dict[str, torch_names.Tensor]:
     """Every tensor below a loaded object, by its names joined with dots.
 
     Where the object has no tensor of its own but a dict under "state_dict" or else
@@ -164,25 +164,25 @@ def tensors(tree: Any) -> dict[str, torch_pickle.Tensor]:
     if isinstance(tree, dict):
         for name in ("state_dict", "model"):
             inner = tree.get(name)
-            own = any(isinstance(value, torch_pickle.Tensor) for value in tree.values())
+            own = any(isinstance(value, torch_names.Tensor) for value in tree.values())
             if isinstance(inner, dict) and not own and (found := _flat(inner)):
                 return found
     return _flat(tree)
 
 
-def _flat(tree: Any) -> dict[str, torch_pickle.Tensor]:
-    found: dict[str, torch_pickle.Tensor] = {}
+def _flat(tree: Any) -> dict[str, torch_names.Tensor]:
+    found: dict[str, torch_names.Tensor] = {}
     visited = 0
 
     def visit(node: Any, name: str, depth: int) -> None:
         nonlocal visited
         if len(name) > _MAX_NAME:  # a long one may come before many others
             raise ValueError(f"a name of more than {_MAX_NAME} characters")
-        if isinstance(node, torch_pickle.Tensor):
+        if isinstance(node, torch_names.Tensor):
             if name in found:
                 raise ValueError(f"two tensors have the name {name!r}")
             found[name] = node
-        inner = node.attributes if isinstance(node, torch_pickle.Module) else node
+        inner = node.attributes if isinstance(node, torch_names.Module) else node
         for key, child in inner.items() if isinstance(inner, dict) else ():
             visited += 1
             if visited > _MAX_LEAVES or depth > 100:  # small pickles can say so much
@@ -194,7 +194,7 @@ def _flat(tree: Any) -> dict[str, torch_pickle.Tensor]:
     return found
 
 
-def _view(tensor: torch_pickle.Tensor, values: np.ndarray) -> np.ndarray:
+def _view(tensor: torch_names.Tensor, values: np.ndarray) -> np.ndarray:
     """The tensor, given the values [numel] of its storage; read-only, shares memory."""
     storage, offset, size, stride = tensor
     if 0 in size:
