@@ -20,9 +20,10 @@ from benchmarks import against_torch, measure
 from progguide_jax.models import inception
 from progguide_jax.pretrained import convert, inception_names
 from progguide_jax.runtime import sharding
-from tests.golden import inception_weights
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "tests" / "golden" / "inception.npz"
+GOLDEN = pathlib.Path(__file__).parents[1] / "tests" / "golden"
+sys.path.insert(0, str(GOLDEN))
+import inception_weights  # noqa: E402
 
 
 def main(argv=None) -> None:
@@ -61,7 +62,7 @@ def main(argv=None) -> None:
 def extractor(images: np.ndarray):
     """() -> features and logits of the images, with the weights of the golden file."""
     module, mesh = inception.Inception(), sharding.mesh()
-    with np.load(GOLDEN) as golden:
+    with np.load(GOLDEN / "inception.npz") as golden:
         shapes = json.loads(str(golden["state"]))
     source = inception_weights.state_dict({k: tuple(v) for k, v in shapes.items()})
     rules, ignore = inception_names.rules_for(source)

@@ -8,7 +8,8 @@ import time
 import numpy as np
 import torch
 
-from tests.golden import make_inception
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests" / "golden"))
+import make_inception  # noqa: E402
 
 
 def main() -> None:

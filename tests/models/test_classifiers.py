@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden import inception_weights
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from progguide_jax.data import cifar10
 from progguide_jax.models import classifiers
 from progguide_jax.pretrained import convert, locate, readers, resnet_names
-from tests.golden import inception_weights
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "resnet.npz")
 CIFAR10 = os.environ.get("PROGGUIDE_CIFAR10_DIR", "")
