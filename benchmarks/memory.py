@@ -1,20 +1,16 @@
-"""Memory of scoring 50,000 images with 2048 features, beyond the images themselves.
+"""Peak memory of scoring 50,000 images with the Inception, beyond the images.
 
     python -m benchmarks.memory
 
-Two processes, each with its peak resident memory over what it held before it began.
-"suite": every image through a random projection to the Inception's 2048 features and
-1008 logits, then all metrics, as evaluation does it. "inception": some batches through
-the network (random weights). During a real evaluation both live at once only while
-features are extracted, so the sum bounds the peak.
+The whole evaluation in one process, but for one thing: features and logits, 2048 and
+1008 of them, come from a random projection, and the network itself (random weights)
+runs on the first and the last batches only, once before and once while all features are
+in memory. To run it on every image would take an hour and change no peak.
 """
 
-import json
 import os
 import pathlib
 import resource
-import subprocess
-import sys
 import tempfile
 
 import jax
@@ -29,93 +25,78 @@ from progguide_jax.models import inception
 from progguide_jax.runtime import sharding
 
 DIM, LOGITS, KEPT = 2048, 1008, 10_000
-METRICS = ("fd", "is", "kd", "precision_recall", "density_coverage")
+METRICS = ("fd", "is", "kd", "precision_recall", "density_coverage", "vendi")
 
 
 def main(argv=None) -> None:
     parser = measure.arguments(__doc__)
-    parser.add_argument("--part", choices=("suite", "inception"), help="run inside")
     parser.add_argument("--images", type=int, default=50_000)
     args, _ = measure.setup(parser, argv)
     if args.smoke:
         args.images = 1_200
-    if args.part:
-        peak = {"suite": _suite, "inception": _inception}[args.part](args)
-        print(json.dumps(peak))
-        return
-    command = [sys.executable, "-m", "benchmarks.memory", f"--images={args.images}"]
-    command += [f"--batch={args.batch}", f"--variant={args.variant}"]
-    peaks = {}
-    for part in ("suite", "inception"):
-        done = subprocess.run(
-            [*command, f"--part={part}"], check=True, capture_output=True, text=True
-        )
-        peaks[part] = json.loads(done.stdout.splitlines()[-1])
-    target = "<= 2.0" if not args.smoke else ""
-    rows = [measure.row(f"GiB beyond the images, {k}", v) for k, v in peaks.items()]
-    whole = measure.row("GiB beyond the images, sum", sum(peaks.values()), target)
-    measure.report("memory", [*rows, whole], args, images=args.images)
-
-
-def _suite(args) -> float:
-    """GiB of the peak over what was there with the images."""
     mesh = sharding.mesh()
     config = cifar10.get_config("cpu")
     config.eval.metrics, config.eval.batch_size = METRICS, args.batch
     bits = np.random.default_rng(0)
     images = bits.integers(0, 256, (args.images, 32, 32, 3), dtype=np.uint8)
-    extractor = features.Extractor("inception", {}, {}, _projection(mesh), mesh)
+    samples = evaluation.Samples("noise", images, None, {"images": "noise"})
+    before = resident()
+    judge = evaluation.Judge(extractor(mesh, args), reference(bits), mesh)
+    with tempfile.TemporaryDirectory() as workdir:
+        evaluation.score(config, workdir, judge, samples)
+    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - before
+    target = "" if args.smoke else "<= 2.0"
+    row = measure.row("GiB beyond the images", gib, target)
+    measure.report("memory", [row], args, images=args.images)
+
+
+def reference(bits) -> references.Reference:
     real = bits.normal(size=(KEPT, DIM)).astype(np.float32)
     moments = frechet.of(real)
     covariance = frechet.covariance(moments)
-    statistics = suite.Reference(
-        moments.mean, covariance, real, frechet.root(covariance)
-    )
-    reference = references.Reference({}, statistics, None, None)
-    judge = evaluation.Judge(extractor, reference, mesh)
-    samples = evaluation.Samples("noise", images, None, {})
-    before = _resident()
-    with tempfile.TemporaryDirectory() as workdir:
-        evaluation.score(config, workdir, judge, samples)
-    return _peak() - before
+    root = frechet.root(covariance)
+    statistics = suite.Reference(moments.mean, covariance, real, root)
+    return references.Reference({}, statistics, None, None)
 
 
-def _projection(mesh):
-    """uint8 images -> features and logits at next to no cost."""
-    bits = np.random.default_rng(1)
-    weights = bits.normal(size=(3072, DIM + LOGITS)).astype(np.float32) / 3072**0.5
+def extractor(mesh, args) -> features.Extractor:
+    """A random projection of every image; the network on the batches at the ends."""
+    repl, split = sharding.replicated(mesh), sharding.batch(mesh)
+    module = inception.Inception()
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.uint8)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), image)
+    variables = jax.tree.map(lambda s: np.full(s.shape, 0.01, s.dtype), shapes)
+    network = jax.jit(module.apply, in_shardings=(repl, split), out_shardings=split)
+    weights = np.random.default_rng(1).normal(size=(3072, DIM + LOGITS))
+    weights = weights.astype(np.float32) / 3072**0.5
 
-    def run(variables, images):
+    @jax.jit
+    def project(images):
         x = images.reshape(len(images), -1).astype(jnp.float32) / 64
-        y = jnp.tanh(x @ weights)
+        y = jnp.tanh(jnp.matmul(x, weights))
         return {"features": y[:, :DIM], "logits": y[:, DIM:]}
 
-    repl, split = sharding.replicated(mesh), sharding.batch(mesh)
-    return jax.jit(run, in_shardings=(repl, split), out_shardings=split)
+    batches = -(-args.images // args.batch)
+    done = 0
+
+    def run(variables, images):
+        nonlocal done
+        if isinstance(images, jax.ShapeDtypeStruct | jax.core.Tracer):
+            return project(images)
+        done += 1
+        if done in (1, batches - 1, batches):
+            jax.block_until_ready(network(variables, images))
+        return project(images)
+
+    origin = {"name": "inception", "weights": None}
+    placed = jax.device_put(variables, repl)
+    return features.Extractor("inception", origin, placed, run, mesh)
 
 
-def _inception(args) -> float:
-    mesh = sharding.mesh()
-    module = inception.Inception()
-    images = np.zeros((2 * args.batch, 32, 32, 3), np.uint8)
-    before = _resident()
-    shapes = jax.eval_shape(module.init, jax.random.key(0), images[:1])
-    variables = jax.tree.map(lambda s: np.full(s.shape, 0.01, s.dtype), shapes)
-    repl, split = sharding.replicated(mesh), sharding.batch(mesh)
-    run = jax.jit(module.apply, in_shardings=(repl, split), out_shardings=split)
-    variables = jax.device_put(variables, repl)
-    extractor = features.Extractor("inception", {}, variables, run, mesh)
-    features.extract_all(extractor, images, args.batch, "noise")
-    return _peak() - before
-
-
-def _resident() -> float:
+def resident() -> float:
+    """GiB of this process in memory now."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**30
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":
