@@ -9,7 +9,6 @@ must agree to 1e-4.
 
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 
@@ -37,26 +36,20 @@ def main(argv=None) -> None:
         settings = {"threads": measure.num_cores()}
         (folder / "settings.json").write_text(json.dumps(settings))
         np.save(folder / "images.npy", images)
-        with subprocess.Popen(
-            [args.torch_python, "-m", "benchmarks.torch_inception", folder],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
-            first = process.stdout.readline()
-            if not first:
-                sys.exit(f"error: {args.torch_python} cannot run torch_inception.py")
+        peer = against_torch.peer(args.torch_python, "torch_inception", folder)
+        with peer as (process, version):
             theirs, ours = np.load(folder / "outputs.npz"), jax.device_get(run())
             rows = [
                 against_torch.parity(name, ours[name], theirs[name]) for name in ours
             ]
             s = against_torch.in_turns({"inception": run}, process, args.rounds)
-            process.stdin.close()
     jax_s, torch_s = s["jax inception"], s["torch inception"]
     rows += [
         measure.row("images/s, JAX / torch-fidelity", torch_s / jax_s),
         measure.row("images/s, JAX", args.batch / jax_s),
         measure.row("images/s, torch-fidelity", args.batch / torch_s),
     ]
-    measure.report("against_fidelity", rows, args, torch=first.strip())
+    measure.report("against_fidelity", rows, args, torch=version)
 
 
 def extractor(images: np.ndarray):

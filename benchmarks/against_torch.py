@@ -8,6 +8,7 @@ network is timed in both, to say where the rest goes.
 """
 
 import collections
+import contextlib
 import functools
 import json
 import pathlib
@@ -48,20 +49,26 @@ def main(argv=None) -> None:
         flat = jax.tree.leaves_with_path(params)
         flat = {"params/" + "/".join(k.key for k in path): v for path, v in flat}
         np.savez(folder / "inputs.npz", **flat, **jax.device_get(data))
-        with subprocess.Popen(
-            [args.torch_python, "-m", "benchmarks.torch_unet", folder],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
-            first = process.stdout.readline()
-            if not first:
-                sys.exit(f"error: {args.torch_python} cannot run torch_unet.py")
-            version = first.strip()
+        with peer(args.torch_python, "torch_unet", folder) as (process, version):
             theirs = np.load(folder / "outputs.npz")
             rows = [parity(name, outputs[name], theirs[name]) for name in outputs]
             s = in_turns(ours, process, args.rounds)
-            process.stdin.close()
     rows += summary(s, shapes, args)
     measure.report("against_torch", rows, args, steps=args.steps, torch=version)
+
+
+@contextlib.contextmanager
+def peer(python: str, module: str, folder: pathlib.Path):
+    """(process, version of torch) of benchmarks.`module`, which reads what is in the
+    folder, writes outputs.npz there and then waits for jobs."""
+    command = [python, "-m", f"benchmarks.{module}", folder]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        version = process.stdout.readline().strip()
+        if not version:
+            sys.exit(f"error: {python} cannot run {module}.py")
+        yield process, version
+        process.stdin.close()
 
 
 def our_programs(config, module, params, mesh, data, timesteps):

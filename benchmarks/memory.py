@@ -41,7 +41,7 @@ def main(argv=None) -> None:
     images = bits.integers(0, 256, (args.images, 32, 32, 3), dtype=np.uint8)
     samples = evaluation.Samples("noise", images, None, {"images": "noise"})
     before = resident()
-    judge = evaluation.Judge(extractor(mesh, args), reference(bits), mesh)
+    judge = evaluation.Judge(extractor(mesh, args), reference(bits))
     with tempfile.TemporaryDirectory() as workdir:
         evaluation.score(config, workdir, judge, samples)
     gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 - before

@@ -46,7 +46,7 @@ def calibrate(config, workdir: str) -> str:
             made_by = {"split": other, "noise": std, "images": digest}
             title = f"{config.data.name}_{other}_noise{std:g}"
             samples = evaluation.Samples(title, noisy, labels, made_by)
-            row = evaluation.score(cell, workdir, judge, samples)
+            row, _ = evaluation.score(cell, workdir, judge, samples)
             rows.append({"features": name, "noise": std} | row)
     folder = epath.Path(workdir) / config.experiment.folder
     if jax.process_index() == 0:

@@ -21,7 +21,6 @@ class Judge(NamedTuple):
 
     extractor: features.Extractor
     reference: references.Reference
-    mesh: jax.sharding.Mesh
 
 
 class Samples(NamedTuple):
@@ -42,17 +41,15 @@ def evaluate(config, workdir: str) -> None:
         samples = read_samples(config, config.eval.samples)
     else:
         samples = made_samples(config, generation.folder_of(config, workdir))
-    row = score(config, workdir, judge, samples)
+    row, _ = score(config, workdir, judge, samples)
     if jax.process_index() == 0:
         print(json.dumps({k: v for k, v in row.items() if k != "made_by"}, indent=1))
 
 
 def load_judge(config, workdir: str) -> Judge:
     """The extractor and the reference of config.eval; the latter is made if need be."""
-    mesh = sharding.mesh()
-    sharding.check_batch(config.eval.batch_size, mesh, "eval.batch_size")
-    extractor = features.load(config.eval.features, mesh, config.eval.weights)
-    return Judge(extractor, references.find(config, workdir, extractor), mesh)
+    extractor = references.load_extractor(config)
+    return Judge(extractor, references.find(config, workdir, extractor))
 
 
 def read_samples(config, path: str) -> Samples:
@@ -83,12 +80,13 @@ def made_samples(config, folder: epath.Path) -> Samples:
     images, labels, _ = image_sets.read(str(folder / "samples.npz"))
     count = _count(config, len(images), folder.name)
     images, labels = images[:count], labels[:count]
+    record = files.load_json(folder / "samples.json")
     made_by = {
         k: digests.json_digest(v)[:16] if k in ("omega", "timesteps") else v
-        for k, v in files.load_json(folder / "samples.json").items()
+        for k, v in record.items()
         if k != "versions"
     }
-    made_by["num_steps"] = len(files.load_json(folder / "samples.json")["timesteps"])
+    made_by["num_steps"] = len(record["timesteps"])
     made_by["images"] = image_sets.digest(images, labels)
     return Samples(folder.name, images, labels, made_by)
 
@@ -104,32 +102,27 @@ def _count(config, there: int, what: str) -> int:
     return count
 
 
-def score(config, workdir: str, judge: Judge, samples: Samples) -> dict:
-    """The row of these samples; one that was made from the same is found again.
+def score(config, workdir: str, judge: Judge, samples: Samples) -> tuple[dict, dict]:
+    """(row, {score: terms [N]}) of these samples, made or found: WORKDIR/scores/NAME
+    .json and .npz.
 
-    WORKDIR/scores/NAME.json, and NAME.npz with the terms [N] of each score that has
-    some: the influence of every image, which gives paired differences their error.
+    Terms are the influence of every image on a score that has one, from which paired
+    differences get their error.
     """
     made_by = _made_by(config, judge, samples)
     path = _row_path(workdir, judge, samples, made_by)
     row = _found(path, made_by)
-    if row is None:
-        _check(config, judge, samples)
-        row, terms = _computed(config, judge, samples, made_by)
-        if jax.process_index() == 0:
-            path.unlink(missing_ok=True)  # never a row beside another's terms
-            files.save_npz(path.with_suffix(".npz"), **terms)
-            files.save_json(path, row)
-            logging.info("scores in %s", path)
-        sharding.barrier(f"scores {path.name}")
-    return row
-
-
-def load_terms(config, workdir: str, judge: Judge, samples: Samples) -> dict:
-    """{score: terms [N]} of the row that `score` left."""
-    made_by = _made_by(config, judge, samples)
-    path = _row_path(workdir, judge, samples, made_by)
-    return files.load_npz(path.with_suffix(".npz"))
+    if row is not None:
+        return row, files.load_npz(path.with_suffix(".npz"))
+    _check(config, judge, samples)
+    row, terms = _computed(config, judge, samples, made_by)
+    if jax.process_index() == 0:
+        path.unlink(missing_ok=True)  # never a row beside another's terms
+        files.save_npz(path.with_suffix(".npz"), **terms)
+        files.save_json(path, row)
+        logging.info("scores in %s", path)
+    sharding.barrier(f"scores {path.name}")
+    return row, terms
 
 
 def _row_path(workdir: str, judge: Judge, samples: Samples, made_by) -> epath.Path:
@@ -261,29 +254,21 @@ def _scores(config, judge: Judge, samples: Samples):
         judge.extractor, samples.images, config.eval.batch_size, samples.name
     )
     whole = suite.Sample(values, logits, labels)
-    options = dict(seed=config.eval.seed, sharding=sharding.batch(judge.mesh))
+    options = dict(seed=config.eval.seed, sharding=sharding.batch(judge.extractor.mesh))
     scores = suite.score(metrics, whole, judge.reference.statistics, **options)
     if not config.eval.per_class:
         return scores, {}
 
-    def of_class(rows, _):
-        c = int(labels[rows[0]])
+    per_class = {}
+    for c, reference in enumerate(judge.reference.per_class):
+        rows = labels == c
         part = suite.Sample(
             values[rows], None if logits is None else logits[rows], labels[rows]
         )
-        reference = judge.reference.per_class[c]
         try:
-            return suite.score(metrics, part, reference, **options)
+            per_class[c] = suite.score(metrics, part, reference, **options)
         except ValueError as error:
             raise ValueError(f"class {c}: {error}") from error
-
-    per_class = per_class_lib.for_each_class(
-        of_class,
-        labels,
-        judge.reference.labels,
-        num_classes=config.data.num_classes,
-        minimum=2,
-    )
     return scores, per_class
 
 

@@ -18,8 +18,8 @@ from progguide_jax.runtime import digests, files, sharding, validation
 
 
 class Reference(NamedTuple):
-    """about: what made it (as JSON; {} of a public file); statistics of all images,
-    and of each class or None; labels int32 [M] of statistics.features."""
+    """about: what made it (of a public file: its name and a digest); statistics of all
+    images, and of each class or None; labels int32 [M] of statistics.features."""
 
     about: dict
     statistics: suite.Reference
@@ -35,14 +35,19 @@ def refer(config, workdir: str) -> None:
     eval.per_class, and about, a JSON text that says what made them.
     """
     validation.validate(config)
-    mesh = sharding.mesh()
-    sharding.check_batch(config.eval.batch_size, mesh, "eval.batch_size")
-    extractor = features.load(config.eval.features, mesh, config.eval.weights)
+    extractor = load_extractor(config)
     path = made_path(config, workdir, extractor)
     if _is_made(path, _settings(config, extractor)):
         logging.info("already there: %s", path)
         return
     _make(config, path, extractor)
+
+
+def load_extractor(config) -> features.Extractor:
+    """That of config.eval, on all devices."""
+    mesh = sharding.mesh()
+    sharding.check_batch(config.eval.batch_size, mesh, "eval.batch_size")
+    return features.load(config.eval.features, mesh, config.eval.weights)
 
 
 def find(config, workdir: str, extractor: features.Extractor) -> Reference:
@@ -116,14 +121,11 @@ def read(path: str, per_class: bool = False) -> Reference:
     whole = suite.Reference(
         mean, covariance, arrays.get("features"), frechet.root(covariance)
     )
-    about = {
-        "file": os.path.basename(path),
-        "moments": digests.digest([mean, covariance]),
-    }
-    if (
-        "about" in arrays
-    ):  # the images and settings: the last bits of moments may differ
+    if "about" in arrays:  # settings and images: the last bits of moments may differ
         about = json.loads(str(arrays["about"]))
+    else:
+        moments = digests.digest([mean, covariance])
+        about = {"file": os.path.basename(path), "moments": moments}
     return Reference(about, whole, classes, arrays.get("labels"))
 
 

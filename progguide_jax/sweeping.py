@@ -21,8 +21,7 @@ def sweep(config, workdir: str, judge: evaluation.Judge) -> list[dict]:
     for cell in writers.progress(cells(config), "cells"):
         folder = generation.generate(cell, workdir, model)
         samples = evaluation.made_samples(cell, folder)
-        row = evaluation.score(cell, workdir, judge, samples)
-        terms = evaluation.load_terms(cell, workdir, judge, samples)
+        row, terms = evaluation.score(cell, workdir, judge, samples)
         rows.append(_about(config, cell) | row | {"terms": terms, "folder": folder})
         logging.info("%s: %s", cell_name(config, cell), _short(row))
     baselines = {_place(row): row for row in rows if _is_baseline(row)}

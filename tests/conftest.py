@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from configs import base
-from progguide_jax import probing, training
+from progguide_jax import generation, probing, training
 
 # Before any device is touched. The tests are about numbers, not about a machine: they
 # run on the CPU unless JAX_PLATFORMS asks for another backend.
@@ -81,6 +81,15 @@ def probed(trained, tmp_path_factory) -> str:
     workdir = str(tmp_path_factory.mktemp("probed") / "run")
     shutil.copytree(trained, workdir)
     probing.probe(_tiny(), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def sampled(trained, tmp_path_factory) -> str:
+    """A workdir with the 40 images of `tiny`, made without a stop. Copy it to write."""
+    workdir = str(tmp_path_factory.mktemp("sampled") / "run")
+    shutil.copytree(trained, workdir)
+    generation.generate(_tiny(), workdir)
     return workdir
 
 

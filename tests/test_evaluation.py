@@ -2,25 +2,15 @@
 
 import json
 import pathlib
-import shutil
 
 import numpy as np
 import pytest
 import scipy.linalg
 from PIL import Image
 
-from progguide_jax import data, evaluation, generation
+from progguide_jax import data, evaluation
 
 NUM_IMAGES = 40
-
-
-@pytest.fixture(scope="module")
-def sampled(trained, tmp_path_factory, make_tiny):
-    """A trained workdir with samples. Do not write to it: copy it."""
-    workdir = str(tmp_path_factory.mktemp("sampled") / "run")
-    shutil.copytree(trained, workdir)
-    generation.generate(make_tiny(), workdir)
-    return workdir
 
 
 @pytest.fixture

@@ -40,15 +40,6 @@ def weights(trained, make_tiny):
     return state.load_ema(make_tiny(), trained, sharding.mesh())
 
 
-@pytest.fixture(scope="module")
-def sampled(trained, make_tiny, tmp_path_factory):
-    """A workdir with the 40 images of the tiny config, made without a stop."""
-    workdir = str(tmp_path_factory.mktemp("sampled") / "run")
-    shutil.copytree(trained, workdir)
-    generation.generate(make_tiny(), workdir)
-    return workdir
-
-
 def test_what_is_written(sampled):
     made = samples(sampled)
     assert made["images"].shape == (40, 8, 8, 3) and made["images"].dtype == np.uint8

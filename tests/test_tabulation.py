@@ -7,27 +7,12 @@ import re
 
 import numpy as np
 import pytest
+from sweep_rows import FD, IS, row
 
 from progguide_jax import tabulation
 
-FD, IS = "fd_resnet56", "is_resnet56"
 SCORES = {FD: "lower", IS: "higher"}
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8 + (600).to_bytes(4, "big")
-
-
-def row(schedule, scale, fd, is_, differences=None, **other):
-    """fd, is_ and the values of differences: (value, error)."""
-    made = dict(
-        cell=f"{schedule}_w{scale:g}", schedule=schedule, scale=scale, num_steps=200,
-        interval=None, num_images=5000, features="resnet56", split="train",
-        scores={FD: _entry(fd), IS: _entry(is_) | {"std": 0.3}},
-        differences={k: _entry(v) for k, v in (differences or {}).items()}, made_by={},
-    )  # fmt: skip
-    return made | other
-
-
-def _entry(pair):
-    return {"value": pair[0], "error": pair[1]}
 
 
 def sweep():

@@ -8,19 +8,14 @@ no numbers: 36 cells of 50,000 images, 200 DDIM steps.
 `:cpu` and `:smoke` as in table2.py.
 """
 
-from configs import cifar10
 from configs.paper import table2
 
 
 def get_config(arg: str = ""):
-    c = cifar10.get_config(arg)
-    c.experiment.name = "sweep"
-    c.experiment.folder = "fig7a"
+    c = table2.sweep(arg, "fig7a")
     c.experiment.schedules = ("static", "linear", "invlinear", "cosine", "sine", "gn")
-    c.experiment.scales = tuple(table2.PRINTED)
+    if not arg:
+        c.experiment.scales = tuple(table2.PRINTED)
     if arg == "cpu":
-        table2.shrink(c)
         c.experiment.scales = (0.5, 1.0, 2.0, 4.0)
-    if arg == "smoke":
-        table2.smoke(c)
     return c

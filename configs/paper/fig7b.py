@@ -9,25 +9,15 @@ steps. A workdir of configs/cifar10.py that is trained is used as it is.
 `:cpu` and `:smoke` as in table2.py.
 """
 
-from configs import cifar10
 from configs.paper import table2
 
 
 def get_config(arg: str = ""):
-    c = cifar10.get_config(arg)
-    c.experiment.name = "sweep"
-    c.experiment.folder = "fig7b"
+    c = table2.sweep(arg, "fig7b")
+    scale, count = {"": (0.15, 20), "cpu": (1.0, 10), "smoke": (2.0, 5)}[arg]
     c.experiment.schedules = ("static",)
-    c.experiment.scales = (0.15,)
-    c.experiment.intervals = intervals(c.noise.num_timesteps, 20)
-    if arg == "cpu":
-        table2.shrink(c)
-        c.experiment.scales = (1.0,)
-        c.experiment.intervals = intervals(c.noise.num_timesteps, 10)
-    if arg == "smoke":
-        table2.smoke(c)
-        c.experiment.scales = (2.0,)
-        c.experiment.intervals = intervals(c.noise.num_timesteps, 5)
+    c.experiment.scales = (scale,)
+    c.experiment.intervals = intervals(c.noise.num_timesteps, count)
     return c
 
 

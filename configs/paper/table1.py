@@ -9,23 +9,15 @@ schedules stay the same? 24 cells of 50,000 images.
 `:cpu` and `:smoke` as in table2.py.
 """
 
-from configs import cifar10
 from configs.paper import table2
 
 
 def get_config(arg: str = ""):
-    c = cifar10.get_config(arg)
-    c.experiment.name = "sweep"
-    c.experiment.folder = "table1"
+    c = table2.sweep(arg, "table1")
     c.experiment.schedules = ("static", "linear", "cosine", "gn")
-    c.experiment.scales = (0.15, 0.20)  # the best of Table 2
-    c.experiment.num_steps = (50, 100, 200)
-    if arg == "cpu":
-        table2.shrink(c)
-        c.experiment.scales = (1.0,)
-        c.experiment.num_steps = (10, 20, 50)
-    if arg == "smoke":
-        table2.smoke(c)
-        c.experiment.scales = (2.0,)
-        c.experiment.num_steps = (2, 5)
+    c.experiment.scales, c.experiment.num_steps = {
+        "": ((0.15, 0.20), (50, 100, 200)),  # the best scales of Table 2
+        "cpu": ((1.0,), (10, 20, 50)),
+        "smoke": ((2.0,), (2, 5)),
+    }[arg]
     return c

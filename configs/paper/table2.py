@@ -26,18 +26,27 @@ PRINTED = {
 
 
 def get_config(arg: str = ""):
+    c = sweep(arg, "table2")
+    c.experiment.schedules = SCHEDULES
+    if not arg:
+        c.experiment.scales = tuple(PRINTED)
+        c.experiment.paper = paper()
+    if arg == "cpu":
+        c.experiment.scales = (0.0, 0.5, 1.0, 2.0, 4.0)
+        c.experiment.paper = paper()
+    return c
+
+
+def sweep(arg: str, folder: str):
+    """What every sweep on CIFAR-10 begins with."""
     c = cifar10.get_config(arg)
     c.experiment.name = "sweep"
-    c.experiment.folder = "table2"
-    c.experiment.schedules = SCHEDULES
-    c.experiment.scales = tuple(PRINTED)
-    c.experiment.paper = paper()
+    c.experiment.folder = folder
     c.eval.metrics = ("fd", "is", "kd", "precision_recall", "density_coverage")
     if arg == "cpu":
-        shrink(c)
-        c.experiment.scales = (0.0, 0.5, 1.0, 2.0, 4.0)
+        _shrink(c)
     if arg == "smoke":
-        smoke(c)
+        _smoke(c)
     return c
 
 
@@ -51,7 +60,7 @@ def paper():
     )
 
 
-def shrink(c) -> None:
+def _shrink(c) -> None:
     """What two cores can do: more training than cifar10.py:cpu, fewer images."""
     c.train.num_steps = 10_000
     c.sample.num_images = 800
@@ -62,10 +71,9 @@ def shrink(c) -> None:
     c.eval.metrics += ("density_coverage", "vendi", "diversity", "accuracy")
 
 
-def smoke(c) -> None:
+def _smoke(c) -> None:
     """Synthetic images, features without weights."""
     c.experiment.scales = (0.5, 2.0)
-    c.experiment.paper = ()
     c.experiment.axes = ("diversity", "fd")
     c.eval.features = "pixels"
     c.eval.metrics = ("fd", "precision_recall", "diversity")

@@ -10,7 +10,6 @@ with torch 2.13.0, NumPy 2.4.6, SciPy 1.17.1 and scikit-learn 1.9.1 score arrays
 """
 
 import argparse
-import importlib.util
 import json
 import pathlib
 
@@ -104,8 +103,10 @@ def by_vendi_score() -> dict:
 def by_dgm_eval(checkout: pathlib.Path) -> dict:
     """prdc as dgm-eval has it; Vendi scores of `fake`, of 12 of its rows, and of the
     rows i with i % 5 = 0 ... 4."""
+    import checkouts  # beside this script, where tests do not look
+
     folder = checkout / "dgm_eval" / "metrics"
-    vendi, prdc = _load(folder / "vendi.py"), _load(folder / "prdc.py")
+    vendi, prdc = (checkouts.load(folder / f"{name}.py") for name in ("vendi", "prdc"))
     fake = inputs()["fake"].astype(np.float64)
     per_class = vendi.compute_per_class_vendi_scores(fake, np.arange(len(fake)) % 5)
     return {
@@ -120,7 +121,10 @@ def by_dgm_eval(checkout: pathlib.Path) -> dict:
 
 def by_motion_diffusion_model(checkout: pathlib.Path) -> dict:
     """MM-Dist, MultiModality and diversity, each after np.random.seed(SEED)."""
-    metrics = _load(checkout / "data_loaders" / "humanml" / "utils" / "metrics.py")
+    import checkouts
+
+    path = checkout / "data_loaders" / "humanml" / "utils" / "metrics.py"
+    metrics = checkouts.load(path)
     arrays = inputs()
     motion, rows = arrays["motion"], arrays["motion"].reshape(240, 8)
     np.random.seed(SEED)
@@ -133,13 +137,6 @@ def by_motion_diffusion_model(checkout: pathlib.Path) -> dict:
         "multimodality": float(multimodality),
         "diversity": float(diversity),
     }
-
-
-def _load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ so that the references lose no digits to float32.
 """
 
 import argparse
-import importlib.util
 import json
 import pathlib
 from unittest import mock
@@ -73,8 +72,10 @@ def by_torch_fidelity() -> dict:
 
 def by_dgm_eval(checkout: pathlib.Path) -> dict:
     """FD, FD at infinity with a seeded generator, IS of 10 equal splits, MMD^2."""
+    import checkouts  # beside this script, where tests do not look
+
     fd, score, mmd = (
-        _load(checkout / "dgm_eval" / "metrics" / f"{name}.py")
+        checkouts.load(checkout / "dgm_eval" / "metrics" / f"{name}.py")
         for name in ("fd", "inception_score", "mmd")
     )
     arrays = inputs()
@@ -91,13 +92,6 @@ def by_dgm_eval(checkout: pathlib.Path) -> dict:
         "inception_score": list(score.calculate_score(p, 10, len(p))),
         "mmd2": mmd.compute_polynomial_mmd(a[:size], b[:size]),
     }
-
-
-def _load(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def main() -> None:

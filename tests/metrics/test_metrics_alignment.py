@@ -1,24 +1,15 @@
 """CLIP score, accuracy and the motion metrics: by hand and by the published code."""
 
-import importlib.util
 import json
 import pathlib
 
 import numpy as np
 import pytest
+from golden import make_manifold
 
 from progguide_jax.metrics import alignment, per_class
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-
-
-@pytest.fixture(scope="module")
-def maker():
-    path = GOLDEN / "make_manifold.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +42,15 @@ def test_accuracy_by_hand():
     assert by_class == {0: 1.0, 1: 0.5, 2: 0.5}
 
 
-def test_motion_metrics_are_those_of_the_motion_diffusion_model(maker, golden):
-    arrays = maker.inputs()
+def test_motion_metrics_are_those_of_the_motion_diffusion_model(golden):
+    arrays = make_manifold.inputs()
     motion, rows = arrays["motion"], arrays["motion"].reshape(240, 8)
+    draws, pairs = make_manifold.DRAWS, make_manifold.PAIRS
+    seed = make_manifold.SEED
     got = {
         "mm_dist": alignment.mm_dist(arrays["text"], rows).value,
-        "multimodality": alignment.multimodality(motion, maker.DRAWS, maker.SEED).value,
-        "diversity": alignment.motion_diversity(rows, maker.PAIRS, maker.SEED).value,
+        "multimodality": alignment.multimodality(motion, draws, seed).value,
+        "diversity": alignment.motion_diversity(rows, pairs, seed).value,
     }
     assert got == pytest.approx(golden, rel=1e-12)
 

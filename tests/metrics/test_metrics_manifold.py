@@ -1,29 +1,21 @@
 """Precision, recall, density, coverage: by hand, by torch-fidelity and by prdc."""
 
-import importlib.util
 import json
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from golden import make_manifold
 
 from progguide_jax.metrics import manifold
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 
-def _maker():
-    path = GOLDEN / "make_manifold.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def arrays():
-    return _maker().inputs()
+    return make_manifold.inputs()
 
 
 @pytest.fixture(scope="module")

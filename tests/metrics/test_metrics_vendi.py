@@ -1,11 +1,11 @@
 """Vendi scores: closed forms, vendi-score and dgm-eval, errors by the bootstrap."""
 
-import importlib.util
 import json
 import pathlib
 
 import numpy as np
 import pytest
+from golden import make_manifold
 
 from progguide_jax.metrics import per_class, vendi
 
@@ -15,11 +15,7 @@ ORDERS = [0.5, 1, 2, np.inf]
 
 @pytest.fixture(scope="module")
 def fake():
-    path = GOLDEN / "make_manifold.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.inputs()["fake"]
+    return make_manifold.inputs()["fake"]
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from sweep_rows import FD, IS, row
 
 from progguide_jax.plots import style, tradeoff
-
-FD, IS = "fd_resnet56", "is_resnet56"
-
-
-def row(schedule, scale, fd, is_=(8.0, 0.1), differences=None, **other):
-    """fd, is_ and the values of differences: (value, error)."""
-    made = dict(
-        cell=f"{schedule}_w{scale:g}", schedule=schedule, scale=scale, num_steps=200,
-        interval=None, scores={FD: _entry(fd), IS: _entry(is_)},
-        differences={k: _entry(v) for k, v in (differences or {}).items()},
-    )  # fmt: skip
-    return made | other
-
-
-def _entry(pair):
-    return {"value": pair[0], "error": pair[1]}
 
 
 def sweep():
