@@ -1,7 +1,8 @@
 """Train a class-conditional model: python train.py --config=... --workdir=..."""
 
-from progguide_jax import training
+from progguide_jax.engine import training
 from progguide_jax.runtime import command_line
+from progguide_jax.systems import validation
 
 if __name__ == "__main__":
-    command_line.run(training.train)
+    command_line.run(training.train, check=validation.check_command)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from benchmarks import against_torch, measure
-from progguide_jax.models import inception
+from progguide_jax.extractors import inception
 from progguide_jax.pretrained import convert, inception_names
 from progguide_jax.runtime import sharding
 

@@ -20,9 +20,10 @@ import jax
 import numpy as np
 
 from benchmarks import measure
-from progguide_jax import generation, state, training
-from progguide_jax.diffusion import samplers
+from progguide_jax.diffusion import levels, samplers
+from progguide_jax.engine import training
 from progguide_jax.runtime import sharding
+from progguide_jax.systems import build
 
 FORMS = ("two calls", "double batch")
 
@@ -35,8 +36,8 @@ def main(argv=None) -> None:
     mesh = sharding.mesh()
     module, params = measure.network(config)
     data = measure.batch(config, mesh, args.batch)
-    timesteps = generation.timesteps(config, args.steps)
-    shapes = convolutions(module, params, data)
+    timesteps = levels.timesteps(config.noise.num_timesteps, args.steps)
+    shapes = convolutions(module, config, params, data)
     ours, outputs = our_programs(config, module, params, mesh, data, timesteps)
     for shape in shapes:
         for way in ("forward", "backward"):
@@ -74,7 +75,7 @@ def peer(python: str, module: str, folder: pathlib.Path):
 def our_programs(config, module, params, mesh, data, timesteps):
     """(name -> call, what the network and the sampler make of data)."""
     placed = jax.device_put(params, sharding.replicated(mesh))
-    forward = measure.forward(module, mesh)
+    forward = measure.forward(module, config, mesh)
     omega = np.ones(len(timesteps), np.float32)
     train_state = measure.train_state(config, params, mesh)
     step = training.compiled_step(config, mesh)
@@ -99,7 +100,8 @@ def our_programs(config, module, params, mesh, data, timesteps):
 
 
 def torch_settings(config, module, timesteps) -> dict:
-    alpha_bar = module.noise_schedule.alpha_bar[timesteps]
+    ns = build.noise_schedule(config)
+    alpha_bar = ns.alpha_bar[timesteps]
     a, b, _, _ = samplers.ddim().coefficients(alpha_bar, np.append(alpha_bar[1:], 1.0))
     steps = (timesteps, np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), a, b)
     return {
@@ -109,7 +111,7 @@ def torch_settings(config, module, timesteps) -> dict:
         "attention_resolutions": list(module.attention_resolutions),
         "sigma_skip": module.sigma_skip,
         "num_classes": module.num_classes,
-        "sigma": module.noise_schedule.sigma.tolist(),
+        "sigma": ns.sigma.tolist(),
         "learning_rate": config.train.learning_rate,
         "steps": [v.tolist() for v in steps],
         "threads": measure.num_cores(),
@@ -146,7 +148,7 @@ def in_turns(ours: dict, process, rounds: int) -> dict[str, np.ndarray]:
     return {name: np.array(v[1:]) for name, v in seconds.items()}
 
 
-def convolutions(module, params, data) -> collections.Counter:
+def convolutions(module, config, params, data) -> collections.Counter:
     """(B, size, channels in, out, stride) of its 3x3 convolutions, and how many."""
     found = collections.Counter()
 
@@ -159,7 +161,7 @@ def convolutions(module, params, data) -> collections.Counter:
                 if hasattr(inner, "jaxpr"):
                     walk(inner.jaxpr)
 
-    eps = state.eps_of_label(module)
+    eps = build.eps_of_label(module, build.noise_schedule(config))
     inputs = data["eps"], data["t"], data["label"]
     walk(jax.make_jaxpr(eps)(params, *inputs).jaxpr)
     return found

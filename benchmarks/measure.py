@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import cifar10
-from progguide_jax import state
 from progguide_jax.diffusion import samplers
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import sharding
+from progguide_jax.systems import build
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -61,8 +61,8 @@ def one_device() -> jax.sharding.Mesh:
 
 def network(config):
     """(module, params on the host): random, and none of them 0 as at the start."""
-    module = state.network(config)
-    init = functools.partial(state.init_params, module, state.image_shape(config))
+    module = build.network(config)
+    init = functools.partial(build.init_params, module, build.image_shape(config))
     rng = np.random.default_rng(0)
 
     def draw(path, p):
@@ -75,11 +75,11 @@ def network(config):
     return module, jax.tree.map_with_path(draw, shapes)
 
 
-def train_state(config, params, mesh) -> state.TrainState:
+def train_state(config, params, mesh) -> build.TrainState:
     """A state at step 0 of these parameters, on the mesh."""
     repl = sharding.replicated(mesh)
-    shapes = jax.eval_shape(state.optimizer(config).init, params)
-    fresh = state.TrainState(
+    shapes = jax.eval_shape(build.optimizer(config).init, params)
+    fresh = build.TrainState(
         step=np.int32(0),
         params=params,
         ema_params=params,
@@ -91,7 +91,7 @@ def train_state(config, params, mesh) -> state.TrainState:
 def batch(config, mesh, size: int) -> dict[str, jax.Array]:
     """image, eps, label, t: random, split over the mesh."""
     rng = np.random.default_rng(1)
-    shape = (size, *state.image_shape(config))
+    shape = (size, *build.image_shape(config))
     host = {
         "image": rng.uniform(-1, 1, shape).astype(np.float32),
         "eps": rng.standard_normal(shape).astype(np.float32),
@@ -101,36 +101,74 @@ def batch(config, mesh, size: int) -> dict[str, jax.Array]:
     return jax.device_put(host, sharding.batch(mesh))
 
 
-def forward(module, mesh):
+def forward(module, config, mesh):
     """(params, x_t, t, label) -> eps_hat, under jit."""
+    ns = build.noise_schedule(config)
 
     def eps(*args):  # a new function: compiled whatever was traced before
-        return state.eps_of_label(module)(*args)
+        return build.eps_of_label(module, ns)(*args)
 
     repl, split = sharding.replicated(mesh), sharding.batch(mesh)
     shardings = (repl, split, split, split)
     return jax.jit(eps, in_shardings=shardings, out_shardings=split)
 
 
-def guided(module, config, mesh, timesteps: np.ndarray, double_batch: bool = False):
-    """(params, x_T, label, omega) -> x_0 by guided DDIM, under jit."""
+def guided(module, config, mesh, timesteps: np.ndarray, **options):
+    """(params, x_T, label, omega) -> x_0 by guided DDIM, under jit; options: of
+    `samplers.sample`."""
+    ns = build.noise_schedule(config)
 
     def run(params, x_T, label, omega):
         return samplers.sample(
-            jax.tree_util.Partial(state.eps_of_label(module), params),
+            jax.tree_util.Partial(build.eps_of_label(module, ns), params),
             x_T,
             cond=label,
             null_cond=config.data.num_classes,
-            noise_schedule=module.noise_schedule,
+            noise_schedule=ns,
             timesteps=timesteps,
             omega=omega,
             clip_x0=1.0,
-            double_batch=double_batch,
+            **options,
         )
 
+    return _sampler(run, mesh)
+
+
+def four_numbers(module, config, mesh, timesteps: np.ndarray):
+    """The same by a loop that knows DDIM only: x_s = a x0 + b eps + c x, no rule."""
+    ns = build.noise_schedule(config)
+    eps_fn = build.eps_of_label(module, ns)
+    alpha_s = np.append(ns.alpha[timesteps][1:], 1.0)
+    sigma_s = np.append(ns.sigma[timesteps][1:], 0.0)
+    columns = (ns.alpha[timesteps], ns.sigma[timesteps], alpha_s, sigma_s, 0 * sigma_s)
+    steps = [np.asarray(column, np.float32) for column in columns]
+
+    def run(params, x_T, label, omega):
+        def body(x, step):
+            t, omega, alpha, sigma, a, b, c = step
+            times = jnp.full(len(x), t)
+
+            def guided():
+                null = jnp.full_like(label, config.data.num_classes)
+                p_c, p_u = (eps_fn(params, x, times, k) for k in (label, null))
+                return p_c + omega * (p_c - p_u)
+
+            def plain():
+                return eps_fn(params, x, times, label)
+
+            eps = jax.lax.cond(omega != 0, guided, plain)
+            x0 = jnp.clip((x - sigma * eps) / alpha, -1, 1)
+            eps = (x - alpha * x0) / sigma
+            return a * x0 + b * eps + c * x, None
+
+        return jax.lax.scan(body, x_T, (timesteps, omega, *steps))[0]
+
+    return _sampler(run, mesh)
+
+
+def _sampler(run, mesh):
     repl, split = sharding.replicated(mesh), sharding.batch(mesh)
-    shardings = (repl, split, split, repl)
-    return jax.jit(run, in_shardings=shardings, out_shardings=split)
+    return jax.jit(run, in_shardings=(repl, split, split, repl))
 
 
 def rounds(

@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks import measure
 from configs import cifar10
-from progguide_jax import evaluation, features, references
+from progguide_jax.extractors import inception
 from progguide_jax.metrics import frechet, suite
-from progguide_jax.models import inception
 from progguide_jax.runtime import sharding
+from progguide_jax.scoring import evaluation, extraction, statistics
 
 DIM, LOGITS, KEPT = 2048, 1008, 10_000
 METRICS = ("fd", "is", "kd", "precision_recall", "density_coverage", "vendi")
@@ -50,16 +50,16 @@ def main(argv=None) -> None:
     measure.report("memory", [row], args, images=args.images)
 
 
-def reference(bits) -> references.Reference:
+def reference(bits) -> statistics.Reference:
     real = bits.normal(size=(KEPT, DIM)).astype(np.float32)
     moments = frechet.of(real)
     covariance = frechet.covariance(moments)
     root = frechet.root(covariance)
     statistics = suite.Reference(moments.mean, covariance, real, root)
-    return references.Reference({}, statistics, None, None)
+    return statistics.Reference({}, statistics, None, None)
 
 
-def extractor(mesh, args) -> features.Extractor:
+def extractor(mesh, args) -> extraction.Extractor:
     """A random projection of every image; the network on the batches at the ends."""
     repl, split = sharding.replicated(mesh), sharding.batch(mesh)
     module = inception.Inception()
@@ -90,7 +90,7 @@ def extractor(mesh, args) -> features.Extractor:
 
     origin = {"name": "inception", "weights": None}
     placed = jax.device_put(variables, repl)
-    return features.Extractor("inception", origin, placed, run, mesh)
+    return extraction.Extractor("inception", origin, placed, run, mesh)
 
 
 def resident() -> float:

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import measure
-from progguide_jax import probing, state, training
+from progguide_jax.engine import probing, training
 from progguide_jax.guidance import gradnorm
 from progguide_jax.runtime import sharding
+from progguide_jax.systems import build
 
 
 def main(argv=None) -> None:
@@ -22,6 +23,7 @@ def main(argv=None) -> None:
     mesh = sharding.mesh()
     repl, split = sharding.replicated(mesh), sharding.batch(mesh)
     module, host_params = measure.network(config)
+    ns = build.noise_schedule(config)
     params = jax.device_put(host_params, repl)
     data = measure.batch(config, mesh, args.batch)
     image_and = {
@@ -51,12 +53,12 @@ def main(argv=None) -> None:
     def gradient(form):
         def g(params, image, eps, t, label):
             return form(
-                functools.partial(state.eps_of_embedding(module), params),
+                functools.partial(build.eps_of_embedding(module, ns), params),
                 image,
                 eps,
                 t,
-                state.embed_label(module, params, label),
-                noise_schedule=module.noise_schedule,
+                build.embed_label(module, params, label),
+                noise_schedule=ns,
             )
 
         compiled = jax.jit(g, in_shardings=(repl, *[split] * 4), out_shardings=split)

@@ -33,7 +33,7 @@ def images(array: np.ndarray) -> torch.Tensor:
 
 
 class UNet:
-    """`progguide_jax.models.unet.UNet` on a flat dict of its parameters."""
+    """`progguide_jax.networks.unet.UNet` on a flat dict of its parameters."""
 
     def __init__(self, params: dict[str, torch.Tensor], settings: dict):
         self.p, self.s = params, settings
@@ -129,7 +129,7 @@ def sample(net: UNet, x, label, double_batch: bool):
 
 
 class Trainer:
-    """`progguide_jax.training.train_step`: Adam, clipping, label dropout, average."""
+    """`engine.training.train_step`: Adam, clipping, label dropout, average."""
 
     def __init__(self, net: UNet, image, label):
         self.net, self.image, self.label = net, image, label

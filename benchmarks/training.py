@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 
 from benchmarks import measure
-from progguide_jax import training
-from progguide_jax.models import layers
+from progguide_jax.engine import training
+from progguide_jax.networks import layers
 from progguide_jax.runtime import sharding
 
 
@@ -36,7 +36,7 @@ def main(argv=None) -> None:
         data = measure.batch(config, mesh, args.batch)
         inputs = (params, data["eps"], data["t"], data["label"])
         with mock.patch.object(layers, "GroupNorm", group_norm):
-            program = measure.forward(module, mesh).lower(*inputs).compile()
+            program = measure.forward(module, config, mesh).lower(*inputs).compile()
         placed = jax.device_put(params, sharding.replicated(mesh))
         return lambda: program(placed, *inputs[1:])
 

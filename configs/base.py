@@ -1,125 +1,194 @@
 """Every key that exists, with its default. A recipe is a diff against this file.
 
-Each default is the paper's CIFAR-10 setting where the paper or DDPM states one.
+Each default is the paper's CIFAR-10 setting where the paper or DDPM states one. A
+section inside a section belongs to the entry of that name: `model.unet` is read where
+`model.name` is "unet", and setting a key of an entry that is not chosen is an error.
 """
 
+import math
+
 import ml_collections
+from ml_collections import config_dict
+
+section, placeholder = ml_collections.ConfigDict, config_dict.placeholder
 
 
 def get_config() -> ml_collections.ConfigDict:
-    c = ml_collections.ConfigDict()
+    c = section()
     c.seed = 0  # initial parameters, batch order, noise; sampling has its own seed
     c.distributed = False  # call jax.distributed.initialize() first (TPU pods)
     c.allow_config_change = False  # resume although the config differs
 
-    c.data = ml_collections.ConfigDict()
+    c.data = section()
     c.data.name = "cifar10"  # cifar10 | two_gaussians | synthetic
     c.data.dir = ""  # official batches, an npz or a TFDS data_dir; "" = TFDS default
-    c.data.image_size = 32
-    c.data.channels = 3
-    c.data.num_classes = 10
+    c.data.image_size = 32  # pixels, images are square
+    c.data.channels = 3  # 1 grey, 3 colours
+    c.data.num_classes = 10  # K; the null label is K
     c.data.num_examples = 50_000  # of generated data sets; CIFAR-10 must have as many
     c.data.flip = True  # random horizontal flip, drawn per image
-    c.data.mean = 0.125  # two_gaussians: x0 | c ~ N(+-mean 1, std^2 I)
-    c.data.std = 0.25
+    c.data.two_gaussians = section()  # x0 | c ~ N(+-mean 1, std^2 I)
+    c.data.two_gaussians.mean = 0.125  # of each pixel, minus for label 0
+    c.data.two_gaussians.std = 0.25  # of each pixel
 
-    c.noise = ml_collections.ConfigDict()
+    c.noise = section()
     c.noise.name = "ddpm_linear"  # ddpm_linear | scaled_linear | cosine
     c.noise.num_timesteps = 1000  # T
-    c.noise.beta_start = 0.00085  # scaled_linear only
-    c.noise.beta_end = 0.012
+    c.noise.zero_terminal_snr = False  # make t = T-1 pure noise; not for eps-networks
+    c.noise.scaled_linear = section()
+    c.noise.scaled_linear.beta_start = 0.00085  # beta at t = 0
+    c.noise.scaled_linear.beta_end = 0.012  # beta at t = T-1
 
-    c.model = ml_collections.ConfigDict()
+    c.model = section()
     c.model.name = "unet"  # unet | pix_film
-    c.model.base_channels = 128
-    c.model.channel_mult = (1, 2, 2, 2)
-    c.model.num_res_blocks = 2
-    c.model.attention_resolutions = (16,)
-    c.model.dropout = 0.1
     c.model.label_dim = 512  # width of the label row, which probing differentiates
+    c.model.unet = section()
+    c.model.unet.base_channels = 128  # of the first level, a multiple of 32 (or 8, 16)
+    c.model.unet.channel_mult = (1, 2, 2, 2)  # channels of each level, in base_channels
+    c.model.unet.num_res_blocks = 2  # in each level
+    c.model.unet.attention_resolutions = (16,)  # widths in pixels that have attention
+    c.model.unet.dropout = 0.1  # inside the blocks, while training
     # of activations: float32 | bfloat16; parameters and head are float32
-    c.model.dtype = "float32"
-    c.model.sigma_skip = False  # add sigma_t x_t to the output
-    c.model.width = 256  # pix_film
-    c.model.depth = 4
+    c.model.unet.dtype = "float32"
+    c.model.unet.sigma_skip = False  # add sigma_t x_t to the output
+    c.model.pix_film = section()  # sees an image through its mean and spread
+    c.model.pix_film.width = 256  # of the hidden layers
+    c.model.pix_film.depth = 4  # hidden layers
 
-    c.train = ml_collections.ConfigDict()
-    c.train.num_steps = 800_000
+    c.train = section()
+    c.train.num_steps = 800_000  # updates
     c.train.batch_size = 128  # global
-    c.train.learning_rate = 2e-4
-    c.train.warmup_steps = 5_000
+    c.train.learning_rate = 2e-4  # of Adam, after the warm-up
+    c.train.warmup_steps = 5_000  # updates of linear warm-up
     c.train.decay = "constant"  # constant | cosine (to 0 at num_steps)
     c.train.grad_clip = 1.0  # global norm
     c.train.ema_decay = 0.9999  # warmed up: min(ema_decay, (1 + n) / (10 + n))
     c.train.label_drop = 0.1  # probability that a label becomes the null label
-    c.train.log_every = 100  # num_steps
-    c.train.checkpoint_every = 5_000
+    c.train.predicts = "eps"  # what the network returns: eps | x0 | v
+    c.train.loss_weight = "uniform"  # uniform (in what the network predicts) | min_snr
+    c.train.min_snr = section()
+    c.train.min_snr.gamma = 5.0  # SNRs above it weigh no more (Hang et al. 2023)
+    c.train.log_every = 100  # updates
+    c.train.checkpoint_every = 5_000  # updates
     c.train.keep = 3  # checkpoints
-    c.train.sample_every = 25_000  # a fixed-seed grid; 0 = never
-    c.train.sample_steps = 50  # DDIM steps of that grid
+    c.train.sample_every = 25_000  # updates between grids of fixed seeds; 0 = never
+    c.train.sample_steps = 50  # sampling steps of that grid
 
-    c.probe = ml_collections.ConfigDict()
-    c.probe.num_examples = 100_000
-    c.probe.batch_size = 256
+    c.checkpoint = section()
+    c.checkpoint.step = 0  # which one is probed and sampled; 0 = the newest
+
+    c.probe = section()
+    c.probe.num_examples = 100_000  # (image, t, eps) triples
+    c.probe.batch_size = 256  # global
     c.probe.timesteps = "stratified"  # stratified by (t, class) | uniform (Algorithm 1)
     c.probe.checkpoint_every = 50  # batches between saves of the accumulator
-    c.probe.seed = 0
+    c.probe.seed = 0  # which image meets which t and noise
 
-    c.guidance = ml_collections.ConfigDict()
-    c.guidance.schedule = "static"  # progguide_jax.guidance.schedules.names()
+    c.guidance = section()
+    c.guidance.schedule = "static"  # omega(t): progguide_jax.guidance.schedules.names()
     c.guidance.scale = 0.15  # omega; 0 = plain conditional sampling
     # default (the schedule's own) | sampling | train | continuous | dt | none
     c.guidance.normalize = "default"
-    c.guidance.power = 4.0  # pcs
-    # t_min <= t <= t_max: interval keeps its weight there, neg_perturb loses it
-    c.guidance.t_min = 0
-    c.guidance.t_max = 999
-    c.guidance.table = ""  # table: .npy or .txt of weights over t, ascending
-    c.guidance.curve = ""  # gn, gn_all: curve.npz; "" = the one in the workdir
+    c.guidance.references = ("null",)  # guided against what: null | autoguidance
+    c.guidance.rule = "cfg"  # how predictions are combined: cfg | apg | cfgpp
+    c.guidance.projection = "clip"  # what x0 may be: none | clip | dynamic_threshold
+    c.guidance.pcs = section()
+    c.guidance.pcs.power = 4.0  # of 1 - t/T: a larger one guides later
+    c.guidance.interval = section()  # the weight acts where t_min <= t <= t_max
+    c.guidance.interval.t_min = placeholder(int)  # None = 0
+    c.guidance.interval.t_max = placeholder(int)  # None = T-1
+    c.guidance.neg_perturb = section()  # the weight is 0 where t_min <= t <= t_max
+    c.guidance.neg_perturb.t_min = placeholder(int)  # None = 0
+    c.guidance.neg_perturb.t_max = placeholder(int)  # None = T-1
+    c.guidance.table = section()
+    c.guidance.table.file = ""  # .npy or .txt of weights over t, ascending
+    c.guidance.gn = section()  # of gn and gn_all
+    c.guidance.gn.curve = ""  # curve.npz of a probe; "" = the one in the workdir
+    c.guidance.autoguidance = section()  # the same task, learned less well
+    c.guidance.autoguidance.workdir = ""  # of the weak network; "" = this one
+    c.guidance.autoguidance.step = 0  # its checkpoint; 0 = the newest
+    c.guidance.autoguidance.scale = placeholder(float)  # None = guidance.scale
+    c.guidance.apg = section()  # Sadat et al. 2024
+    c.guidance.apg.momentum = -0.5  # of the running sum of differences
+    c.guidance.apg.norm_threshold = math.inf  # the difference is shortened to this norm
+    c.guidance.apg.eta = 0.0  # weight of the part along the prediction; 1 = as in cfg
+    c.guidance.clip = section()
+    c.guidance.clip.bound = 1.0  # x0 is kept within +-bound, eps derived again
+    c.guidance.dynamic_threshold = section()  # Saharia et al. 2022
+    c.guidance.dynamic_threshold.quantile = 0.995  # of |x0| over the image
+    c.guidance.dynamic_threshold.bound = 1.0  # the image is scaled back to +-bound
 
-    c.sample = ml_collections.ConfigDict()
-    c.sample.num_images = 50_000
-    c.sample.batch_size = 512
+    c.sample = section()
+    c.sample.num_images = 50_000  # in all
+    c.sample.batch_size = 512  # global; no image depends on it
     c.sample.num_steps = 200  # S
-    c.sample.spacing = "leading"  # leading | trailing | linspace
-    c.sample.offset = 0
-    c.sample.solver = "ddim"  # ddim | ddpm
-    c.sample.eta = 0.0  # ddim: 0 = deterministic, 1 = posterior of the sub-sequence
-    c.sample.variance = "small"  # ddpm: small | large
-    c.sample.clip_x0 = True  # to [-1, 1], with eps derived again
+    c.sample.spacing = "leading"  # leading | trailing | linspace | karras | log_snr
+    c.sample.offset = 0  # added to the timesteps of leading, trailing and linspace
+    c.sample.solver = "ddim"  # progguide_jax.diffusion.solvers.names()
     c.sample.double_batch = False  # one forward of 2B instead of two of B
-    c.sample.seed = 0
+    c.sample.seed = 0  # of labels and noise: image i depends on (seed, i)
     c.sample.name = ""  # folder below WORKDIR/samples; "" = made from the settings
+    c.sample.trace = False  # write what guidance did at each step, with a picture
+    c.sample.ddim = section()
+    c.sample.ddim.eta = 0.0  # 0 = deterministic, 1 = posterior of the sub-sequence
+    c.sample.ddpm = section()
+    c.sample.ddpm.variance = "small"  # small | large
+    c.sample.euler = section()
+    c.sample.euler.churn = 0.0  # EDM's S_churn: noise added over the grid; 0 = an ODE
+    c.sample.euler.churn_min = 0.0  # S_tmin: no churn at a lower sigma/alpha
+    c.sample.euler.churn_max = math.inf  # S_tmax: no churn at a higher sigma/alpha
+    c.sample.euler.churn_noise = 1.0  # S_noise: standard deviation of what is added
+    c.sample.heun = section()
+    c.sample.heun.churn = 0.0  # EDM's S_churn: noise added over the grid; 0 = an ODE
+    c.sample.heun.churn_min = 0.0  # S_tmin: no churn at a lower sigma/alpha
+    c.sample.heun.churn_max = math.inf  # S_tmax: no churn at a higher sigma/alpha
+    c.sample.heun.churn_noise = 1.0  # S_noise: standard deviation of what is added
+    c.sample.heun.stage_omega = "stage"  # omega of the second stage: stage | step
+    c.sample.dpmpp_2m = section()
+    c.sample.dpmpp_2m.stochastic = False  # the SDE solver instead of the ODE's
+    c.sample.karras = section()
+    c.sample.karras.rho = 7.0  # sigma^(1/rho) at equal distances
+    c.sample.karras.sigma_min = placeholder(float)  # sigma/alpha; None = t = 0
+    c.sample.karras.sigma_max = placeholder(float)  # None = t = T-1
+    c.sample.log_snr = section()
+    c.sample.log_snr.sigma_min = placeholder(float)  # sigma/alpha; None = t = 0
+    c.sample.log_snr.sigma_max = placeholder(float)  # None = t = T-1
 
-    c.eval = ml_collections.ConfigDict()
-    # inception | resnet20 | resnet56 | dinov2_vits14 | dinov2_vitl14 | clip_vitb32 |
-    # clip_vitb16 | clip_vitl14 | pixels (the image itself, at most 8x8; no weights)
+    c.eval = section()
+    # progguide_jax.scoring.extraction.NAMES; inception and others need weights,
+    # pixels (the image itself, at most 8x8) does not
     c.eval.features = "inception"
     c.eval.weights = ""  # their file or its folder; "" = the usual cache folders
-    # fd fd_infinity is kd precision_recall density_coverage vendi diversity accuracy
-    c.eval.metrics = ("fd", "is")
+    c.eval.metrics = ("fd", "is")  # progguide_jax.metrics.suite.names()
     c.eval.per_class = False  # each of them for every class too
     c.eval.split = "train"  # of the reference: train | test
     c.eval.reference = ""  # statistics .npz; "" = made from data in the workdir
     c.eval.reference_features = 10_000  # kept for kd, precision_recall, ...
     c.eval.samples = ""  # .npz or folder of PNGs; "" = those of config.sample
     c.eval.num_images = 0  # score the first so many; 0 = all
-    c.eval.batch_size = 64
+    c.eval.batch_size = 64  # global
     c.eval.seed = 0  # which reference features are kept, which subsets are drawn
 
-    c.experiment = ml_collections.ConfigDict()  # eval.reproduce
+    c.experiment = section()  # of eval.reproduce
     c.experiment.name = ""  # "" = none | two_gaussians | sweep | calibration
     c.experiment.folder = "experiment"  # of the results, below the workdir
     c.experiment.schedules = ("static", "linear", "cosine", "gn")  # x scales = cells
-    c.experiment.scales = (0.0, 10.0, 50.0, 100.0)
-    c.experiment.num_images = 512  # two_gaussians: trajectories in each cell
-    c.experiment.num_paths = 24  # of which so many are kept whole, to be drawn
-    c.experiment.num_steps = ()  # sweep: x these; () = sample.num_steps
-    c.experiment.intervals = ()  # sweep: (t_min, t_max) of neg_perturb, a cell each
-    c.experiment.axes = ("is", "fd")  # sweep: metrics of the trade-off plot
-    c.experiment.features = ("inception",)  # calibration: extractors
-    c.experiment.noise = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # grey levels
-    c.experiment.paper = ()  # sweep: (cell, score, number printed in the paper)
+    c.experiment.scales = (0.0, 10.0, 50.0, 100.0)  # guidance scales
+    # sweep: these cells instead, as in ("guidance.schedule=gn", "sample.num_steps=20");
+    # each sets any keys of guidance and sample; differences are to the first
+    c.experiment.cells = ()
+    c.experiment.two_gaussians = section()
+    c.experiment.two_gaussians.num_images = 512  # trajectories in each cell
+    c.experiment.two_gaussians.num_paths = 24  # so many are kept whole, to be drawn
+    c.experiment.sweep = section()
+    c.experiment.sweep.num_steps = ()  # x these; () = sample.num_steps
+    c.experiment.sweep.intervals = ()  # (t_min, t_max) of neg_perturb, a cell each
+    c.experiment.sweep.axes = ("is", "fd")  # scores of the trade-off plot
+    c.experiment.sweep.paper = ()  # (cell, score, number printed in the paper)
+    c.experiment.calibration = section()
+    c.experiment.calibration.features = ("inception",)  # extractors
+    # standard deviations of the pixel noise, in grey levels
+    c.experiment.calibration.noise = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
     return c
 
 

@@ -16,14 +16,14 @@ def get_config(arg: str = ""):
     c = cifar10.get_config(arg)
     c.experiment.name = "calibration"
     c.experiment.folder = "calibration"
-    c.experiment.features = ("inception", "dinov2_vitl14", "clip_vitl14")
+    c.experiment.calibration.features = ("inception", "dinov2_vitl14", "clip_vitl14")
     c.eval.metrics = ("fd", "is", "kd", "precision_recall", "density_coverage", "vendi")
     if arg == "cpu":
-        c.experiment.features = ("resnet56", "resnet20", "pixels")
+        c.experiment.calibration.features = ("resnet56", "resnet20", "pixels")
         c.eval.metrics += ("fd_infinity", "diversity", "accuracy")
         c.eval.batch_size = 200
     if arg == "smoke":
-        c.experiment.features = ("pixels",)
-        c.experiment.noise = (0.0, 8.0, 64.0)
+        c.experiment.calibration.features = ("pixels",)
+        c.experiment.calibration.noise = (0.0, 8.0, 64.0)
         c.eval.metrics = ("fd", "precision_recall", "diversity")
     return c

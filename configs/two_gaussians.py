@@ -24,7 +24,6 @@ def get_config(arg: str = ""):
 
     c.model.name = "pix_film"
     c.model.label_dim = 32
-    c.model.dropout = 0.0
 
     c.train.num_steps = 12_000
     c.train.batch_size = 256
@@ -39,22 +38,23 @@ def get_config(arg: str = ""):
     c.probe.batch_size = 512
 
     c.guidance.scale = 10.0
+    c.guidance.projection = "none"
     c.sample.num_images = 1_000
     c.sample.batch_size = 256
-    c.sample.clip_x0 = False
 
     base.check_arg(arg, ("", "twin", "smoke"))
     if arg:
         c.data.image_size = 8
-        c.data.mean = 0.5
+        c.data.two_gaussians.mean = 0.5
     if arg == "smoke":
         c.data.num_examples = 2_048
         c.model.name = "unet"
-        c.model.base_channels = 16
-        c.model.channel_mult = (1, 2)
-        c.model.num_res_blocks = 1
-        c.model.attention_resolutions = ()
-        c.model.sigma_skip = True
+        c.model.unet.base_channels = 16
+        c.model.unet.channel_mult = (1, 2)
+        c.model.unet.num_res_blocks = 1
+        c.model.unet.attention_resolutions = ()
+        c.model.unet.dropout = 0.0
+        c.model.unet.sigma_skip = True
         c.train.num_steps = 40
         c.train.batch_size = 32
         c.train.warmup_steps = 10

@@ -3,12 +3,18 @@
 python -m eval.metrics --config=configs/cifar10.py:cpu --workdir=runs/cifar10 \\
     --config.eval.features=resnet56 --config.eval.weights=resnet56-4bfd9763.th
 
-The samples are those that sample.py makes with the same flags, or those of
---config.eval.samples: an .npz of ours or of the ADM suite (arr_0), or a folder of PNGs.
+The samples are those that sample.py makes with the same flags, or what eval.samples
+names: a folder of WORKDIR/samples, by its name or the beginning of it; or a path: an
+.npz of ours or of the ADM suite (arr_0), or a folder of PNGs. Samples of ours are
+scored against the data that they were made from.
+
+python -m eval.metrics --config=configs/cifar10.py:cpu --workdir=runs/cifar10 \\
+    --config.eval.samples=gn_w1
 """
 
-from progguide_jax import evaluation
 from progguide_jax.runtime import command_line
+from progguide_jax.scoring import evaluation
+from progguide_jax.systems import validation
 
 if __name__ == "__main__":
-    command_line.run(evaluation.evaluate)
+    command_line.run(evaluation.evaluate, check=validation.check_command)

@@ -1,7 +1,9 @@
 """Every test sees eight CPU devices and strict broadcasting, as a pod would be used."""
 
 import atexit
+import fcntl
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -9,7 +11,7 @@ import jax
 import pytest
 
 from configs import base
-from progguide_jax import generation, probing, training
+from progguide_jax.engine import probing, sampling, training
 
 # Before any device is touched. The tests are about numbers, not about a machine: they
 # run on the CPU unless JAX_PLATFORMS asks for another backend.
@@ -18,8 +20,13 @@ if "JAX_PLATFORMS" not in os.environ:
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Most of the time goes into compiling the same small programs: keep them for this run,
-# for the processes that it starts too.
+# Most of the time goes into compiling small programs. They run for a moment, so they
+# are compiled without optimisation, and kept for this run: for the other workers of
+# pytest-xdist and for the processes that the tests start. Two may write one entry at
+# once: a reader that finds half of it fails its checksum, warns, and compiles.
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _cache = tempfile.mkdtemp(prefix="progguide_jax_tests_")
     atexit.register(shutil.rmtree, _cache, ignore_errors=True)
@@ -27,6 +34,17 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", _cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config) -> int:
+    """Workers of `pytest`: one a usable core, up to eight. Tests that are named on the
+    command line run in its own process (`-n 2` overrides either)."""
+    if config.args != config.getini("testpaths"):
+        return 0
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+    return min(cores, 8)
 
 
 @pytest.fixture
@@ -43,14 +61,15 @@ def _tiny():
     c.data.name, c.data.image_size, c.data.channels = "synthetic", 8, 3
     c.data.num_classes, c.data.num_examples = 3, 96
     c.noise.num_timesteps = 20
-    c.model.base_channels, c.model.channel_mult, c.model.num_res_blocks = 8, (1,), 1
-    c.model.attention_resolutions, c.model.label_dim = (), 16
+    unet = c.model.unet
+    unet.base_channels, unet.channel_mult, unet.num_res_blocks = 8, (1,), 1
+    unet.attention_resolutions, c.model.label_dim = (), 16
     c.train.num_steps, c.train.batch_size = 6, 16
     c.train.learning_rate, c.train.warmup_steps = 1e-2, 4
     c.train.log_every, c.train.checkpoint_every, c.train.sample_every = 1, 2, 0
     c.train.sample_steps = 4
     c.probe.num_examples, c.probe.batch_size, c.probe.checkpoint_every = 960, 96, 2
-    c.guidance.scale, c.guidance.t_max = 1.0, 19
+    c.guidance.scale = 1.0
     c.sample.num_images, c.sample.batch_size, c.sample.num_steps = 40, 16, 4
     return c
 
@@ -68,29 +87,51 @@ def make_tiny():
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> str:
+def make_once(tmp_path_factory):
+    """(name, make) -> a folder that make(folder) has filled, once for all workers."""
+
+    def made(name, make) -> str:
+        root = pathlib.Path(tmp_path_factory.getbasetemp())
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            root = root.parent  # the folder of the run: each worker has one in it
+        folder, done = root / name, root / f"{name}.made"
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+                make(str(folder))
+                done.touch()
+        return str(folder)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def trained(make_once) -> str:
     """A workdir in which `tiny` was trained. Do not write to it: copy it."""
-    workdir = str(tmp_path_factory.mktemp("trained"))
-    training.train(_tiny(), workdir)
-    return workdir
+    return make_once("trained", lambda folder: training.train(_tiny(), folder))
 
 
 @pytest.fixture(scope="session")
-def probed(trained, tmp_path_factory) -> str:
+def probed(trained, make_once) -> str:
     """The same with its curve. Do not write to it: copy it."""
-    workdir = str(tmp_path_factory.mktemp("probed") / "run")
-    shutil.copytree(trained, workdir)
-    probing.probe(_tiny(), workdir)
-    return workdir
+
+    def make(folder):
+        shutil.copytree(trained, folder)
+        probing.probe(_tiny(), folder)
+
+    return make_once("probed", make)
 
 
 @pytest.fixture(scope="session")
-def sampled(trained, tmp_path_factory) -> str:
+def sampled(trained, make_once) -> str:
     """A workdir with the 40 images of `tiny`, made without a stop. Copy it to write."""
-    workdir = str(tmp_path_factory.mktemp("sampled") / "run")
-    shutil.copytree(trained, workdir)
-    generation.generate(_tiny(), workdir)
-    return workdir
+
+    def make(folder):
+        shutil.copytree(trained, folder)
+        sampling.generate(_tiny(), folder)
+
+    return make_once("sampled", make)
 
 
 @pytest.fixture

@@ -164,7 +164,8 @@ def config(names, scales):
     """A config whose experiment is names x scales on these two Gaussians."""
     c = base.get_config()
     c.data.name, c.data.image_size, c.data.channels = "two_gaussians", 8, 1
-    c.data.num_classes, c.data.mean, c.data.std = 2, MODEL.mean, MODEL.std
+    c.data.num_classes = 2
+    c.data.two_gaussians.mean, c.data.two_gaussians.std = MODEL.mean, MODEL.std
     c.model.name = "pix_film"
     c.experiment.schedules, c.experiment.scales = tuple(names), tuple(scales)
     return c

@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 
 from configs import base
-from progguide_jax import comparison, generation, state, sweeping
+from progguide_jax.engine import weights
+from progguide_jax.experiments import cells as cells_lib
+from progguide_jax.experiments import reproduce
+from progguide_jax.experiments.sweep import run as sweep
 from progguide_jax.guidance import schedules
-from progguide_jax.runtime import validation
+from progguide_jax.runtime import config as config_lib
+from progguide_jax.scoring import eval_checks
+from progguide_jax.systems import build, specs, validation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "configs"
 SWEEPS = ("table1", "table2", "fig7a", "fig7b")
 VARIANTS = {
     "cifar10": ("", "cpu", "smoke"),
-    "two_gaussians": ("", "smoke"),
+    "two_gaussians": ("", "twin", "smoke"),
     "calibration": ("", "cpu", "smoke"),
-    "paper/fig2": ("", "smoke"),
+    "paper/fig2": ("", "twin", "smoke"),
     **{f"paper/{name}": ("", "cpu", "smoke") for name in SWEEPS},
 }
 
@@ -29,15 +34,9 @@ def load(name, variant=""):
     return module.get_config(*([variant] if variant else []))
 
 
-def keys(config, prefix=""):
+def keys(config):
     """{"train.batch_size": type, ...}."""
-    result = {}
-    for name, value in config.items():
-        if hasattr(value, "items"):
-            result |= keys(value, f"{prefix}{name}.")
-        else:
-            result[prefix + name] = type(value)
-    return result
+    return {k: type(v) for k, v in config_lib.flat(config.to_dict()).items()}
 
 
 def test_every_file_is_tested():
@@ -54,17 +53,21 @@ def test_every_file_is_tested():
 )
 def test_a_recipe_is_a_valid_change_of_base(name, variant):
     config = load(name, variant)
-    validation.validate(config)
+    validation.check_command(config)
+    eval_checks.check_eval(config)
+    if config.experiment.name:
+        reproduce.check(config)
     assert keys(config) == keys(base.get_config())
-    module = state.network(config)
-    made = jax.eval_shape(functools.partial(state.create, config, module))
-    height, width, depth = state.image_shape(config)
+    module = build.network(config)
+    made = jax.eval_shape(functools.partial(build.create, config, module))
+    height, width, depth = build.image_shape(config)
     x_t = jax.ShapeDtypeStruct((2, height, width, depth), "float32")
     label = jax.ShapeDtypeStruct((2,), "int32")
-    eps = jax.eval_shape(state.eps_of_label(module), made.params, x_t, label, label)
+    eps_fn = build.eps_of_label(module, build.noise_schedule(config))
+    eps = jax.eval_shape(eps_fn, made.params, x_t, label, label)
     assert eps.shape == x_t.shape and eps.dtype == x_t.dtype
-    assert len(generation.timesteps(config)) == config.sample.num_steps
-    assert len(generation.timesteps(config, config.train.sample_steps)) == (
+    assert len(specs.grid(config).t[1:]) == config.sample.num_steps
+    assert len(specs.grid(config, config.train.sample_steps).t[1:]) == (
         config.train.sample_steps
     )
 
@@ -79,16 +82,21 @@ def test_the_cifar10_recipe_is_that_of_the_paper_and_of_ddpm():
     c = load("cifar10")
     assert (c.train.learning_rate, c.train.batch_size) == (2e-4, 128)
     assert (c.train.num_steps, c.train.ema_decay) == (800_000, 0.9999)
-    assert (c.train.label_drop, c.model.dropout) == (0.1, 0.1)
+    assert (c.train.label_drop, c.model.unet.dropout) == (0.1, 0.1)
     assert (c.noise.name, c.noise.num_timesteps) == ("ddpm_linear", 1000)
-    assert (c.sample.solver, c.sample.num_steps, c.sample.eta) == ("ddim", 200, 0.0)
+    assert (c.sample.solver, c.sample.num_steps, c.sample.ddim.eta) == (
+        "ddim",
+        200,
+        0.0,
+    )
     assert c.sample.num_images == 50_000
 
 
 def test_the_figure_has_every_cell_once():
     c = load("paper/fig2")
-    cells = comparison.cells(c)
-    names = [comparison.cell_name(cell) for cell in cells]
+    cells = cells_lib.product(c)
+    names = [cell.name for cell in cells]
+    cells = [cell.config for cell in cells]
     assert len(names) == len(set(names)) == 16
     assert {cell.guidance.schedule for cell in cells} <= set(schedules.names())
     assert {cell.guidance.scale for cell in cells} == {0, 10, 50, 100}
@@ -99,7 +107,7 @@ def test_the_figure_has_every_cell_once():
 def test_every_cell_of_a_sweep_is_a_valid_config():
     """A curve shape of each name can be asked for by its name alone."""
     c = load("cifar10", "smoke")
-    c.guidance.table = "weights.npy"
+    c.guidance.table.file = "weights.npy"
     for name in schedules.names():
         c.guidance.schedule = name
         validation.validate(c)
@@ -109,15 +117,15 @@ def test_every_cell_of_a_sweep_is_a_valid_config():
 @pytest.mark.parametrize("name", SWEEPS)
 def test_a_sweep_can_be_run_to_its_end(name, variant):
     c = load(f"paper/{name}", variant)
-    sweeping.check(c)
+    reproduce.check(c)
     assert c.experiment.folder == name
 
 
 def test_table_2_is_the_papers():
     """30 cells, each with the two numbers printed for it."""
     c = load("paper/table2")
-    names = [sweeping.cell_name(c, cell) for cell in sweeping.cells(c)]
-    paper = sweeping.paper(c)
+    names = [cell.name for cell in sweep.cells(c)]
+    paper = sweep.paper(c)
     assert len(names) == 30 and set(paper) == set(names)
     # Section 5.1 and Table 2: the best FID of each column
     best = {"static": 2.947, "linear": 2.853, "cosine": 2.813, "gn": 2.774}
@@ -133,11 +141,11 @@ def test_table_2_is_the_papers():
 def test_figure_7b_zeroes_each_tenth_step_of_the_grid_once():
     """20 intervals of 50 timesteps: with 200 DDIM steps each holds exactly ten."""
     c = load("paper/fig7b")
-    cells = sweeping.cells(c)
+    cells = [cell.config for cell in sweep.cells(c)]
     assert len(cells) == 21
     zeros = np.zeros(200, int)
     for cell in cells[1:]:
-        omega = generation.make_omega(cell, "", {})
+        (omega,) = weights.make(cell, "", {}).values()
         assert (omega == 0).sum() == 10 and set(omega) == {0, np.float32(0.15)}
         zeros += omega == 0
     np.testing.assert_array_equal(zeros, 1)
@@ -145,6 +153,14 @@ def test_figure_7b_zeroes_each_tenth_step_of_the_grid_once():
 
 def test_scale_zero_comes_once_in_a_sweep():
     c = load("paper/table2", "cpu")
-    names = [sweeping.cell_name(c, cell) for cell in sweeping.cells(c)]
+    names = [cell.name for cell in sweep.cells(c)]
     assert [name for name in names if name.endswith("_w0")] == ["static_w0"]
     assert len(names) == 1 + 5 * 4
+
+
+def test_every_key_of_base_has_a_comment():
+    """Behind it, or on the lines above it."""
+    lines = (ROOT / "base.py").read_text().splitlines()
+    for above, line in zip(lines, lines[1:], strict=False):
+        if line.startswith("    c.") and "section()" not in line:
+            assert "  # " in line or above.startswith("    # "), line

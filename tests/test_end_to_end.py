@@ -1,11 +1,17 @@
-"""The commands as a user types them, on two devices."""
+"""The commands as a user types them.
+
+Each command is a process of its own once, on two devices. What is asked of it after
+that runs its file in this process: the same lines, without the seconds that importing
+JAX takes.
+"""
 
 import json
+import logging
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,8 +21,7 @@ CIFAR = "--config=configs/cifar10.py:smoke"
 
 
 def run(*arguments):
-    """(exit code, stdout, lines of stderr, seconds)."""
-    start = time.monotonic()
+    """(exit code, stdout, lines of stderr) of `python *arguments`."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -25,8 +30,32 @@ def run(*arguments):
         text=True,
         timeout=600,
     )
-    lines = done.stderr.splitlines()
-    return done.returncode, done.stdout, lines, time.monotonic() - start
+    return done.returncode, done.stdout, done.stderr.splitlines()
+
+
+@pytest.fixture
+def run_here(monkeypatch, capfd):
+    """The same in this process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.chdir(ROOT)
+
+    def run_here(*arguments):
+        module = arguments[0] == "-m"
+        file, *rest = arguments[1:] if module else arguments
+        monkeypatch.setattr(sys, "argv", [file, *rest])
+        capfd.readouterr()
+        code = 0
+        try:
+            runner = runpy.run_module if module else runpy.run_path
+            runner(file, run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        out, err = capfd.readouterr()
+        return code, out, err.splitlines()
+
+    yield run_here
+    root.handlers[:], root.level = handlers, level
 
 
 def times(workdir):
@@ -41,7 +70,7 @@ def workdir(tmp_path_factory):
     """What the three commands leave."""
     folder = tmp_path_factory.mktemp("cifar10")
     for command in ("train.py", "probe.py", "sample.py"):
-        code, _, errors, _ = run(command, CIFAR, f"--workdir={folder}")
+        code, _, errors = run(command, CIFAR, f"--workdir={folder}")
         assert code == 0, errors
     return folder
 
@@ -64,16 +93,17 @@ def test_train_probe_sample(workdir):
         assert (workdir / picture).stat().st_size > 500
 
 
-def test_finished_commands_find_what_is_there(workdir):
+def test_finished_commands_find_what_is_there(workdir, run_here):
+    """Made on two devices, found on eight."""
     before = times(workdir)
     for command in ("train.py", "probe.py", "sample.py"):
-        code, _, errors, _ = run(command, CIFAR, f"--workdir={workdir}")
+        code, _, errors = run_here(command, CIFAR, f"--workdir={workdir}")
         assert code == 0 and any("already" in line for line in errors), errors
     assert times(workdir) == before
 
 
-def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir):
-    code, _, errors, _ = run(
+def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir, run_here):
+    code, _, errors = run_here(
         "sample.py",
         CIFAR,
         f"--workdir={workdir}",
@@ -83,7 +113,7 @@ def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir):
     )
     assert code == 0, errors
     made = json.loads((workdir / "samples/by_class/samples.json").read_text())
-    omega = np.array(made["omega"])
+    omega = np.array(made["made_by"]["spec"]["omega"]["null"])
     assert omega.shape == (3, 5)
     np.testing.assert_allclose(omega.mean(1), 0.15, rtol=1e-5)
 
@@ -97,7 +127,7 @@ def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir):
             2,
             "did you mean train.batch_size",
         ),
-        ("train.py", ["--config.train.batch_size=15"], 1, "use 14 or 16"),
+        ("train.py", ["--config.train.batch_size=15"], 1, "use 8 or 16"),
         (
             "train.py",
             ["--config.train.learning_rate=1"],
@@ -106,12 +136,14 @@ def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir):
         ),
         ("sample.py", ["--config.guidance.schedule=consine"], 1, "mean 'cosine'"),
         ("sample.py", ["--config.guidance.scale=nan"], 1, "guidance scale nan"),
-        ("probe.py", ["--config.model.base_channels=32"], 1, "does not fit"),
+        ("probe.py", ["--config.model.unet.base_channels=32"], 1, "does not fit"),
     ],
 )
-def test_a_bad_command_ends_in_one_line(workdir, command, arguments, code, words):
+def test_a_bad_command_ends_in_one_line(
+    workdir, run_here, command, arguments, code, words
+):
     before = times(workdir)
-    got, _, errors, _ = run(command, CIFAR, f"--workdir={workdir}", *arguments)
+    got, _, errors = run_here(command, CIFAR, f"--workdir={workdir}", *arguments)
     assert got == code
     ours = [line for line in errors if line.startswith("error: ")]
     assert ours == errors[-1:] and words in ours[0], errors
@@ -119,12 +151,12 @@ def test_a_bad_command_ends_in_one_line(workdir, command, arguments, code, words
     assert times(workdir) == before
 
 
-def test_reproduce_writes_a_report_and_finds_it_again(tmp_path):
+def test_reproduce_writes_a_report_and_finds_it_again(tmp_path, run_here):
     arguments = (
         "-m", "eval.reproduce", "--config=configs/paper/fig2.py:smoke",
         f"--workdir={tmp_path}",
     )  # fmt: skip
-    code, out, errors, first = run(*arguments)
+    code, out, errors = run(*arguments)
     assert code == 0, errors
     (report,) = [line for line in out.splitlines() if line.startswith("report: ")]
     html = pathlib.Path(report.removeprefix("report: ")).read_text()
@@ -132,13 +164,13 @@ def test_reproduce_writes_a_report_and_finds_it_again(tmp_path):
     cells = {p.stem for p in (tmp_path / "experiment" / "cells").glob("*.json")}
     assert len(cells) == 8  # four schedules, two scales
     before = times(tmp_path)
-    code, _, errors, again = run(*arguments)
+    code, _, errors = run_here(*arguments)
     assert code == 0, errors
-    assert times(tmp_path) == before and again < first
+    assert times(tmp_path) == before
 
 
-def test_reproduce_wants_a_config_of_the_paper(tmp_path):
-    code, _, errors, _ = run("-m", "eval.reproduce", CIFAR, f"--workdir={tmp_path}")
+def test_reproduce_wants_a_config_of_the_paper(tmp_path, run_here):
+    code, _, errors = run_here("-m", "eval.reproduce", CIFAR, f"--workdir={tmp_path}")
     assert code == 1
     assert errors[-1].startswith("error: ") and "configs/paper/fig2.py" in errors[-1]
 
@@ -146,14 +178,14 @@ def test_reproduce_wants_a_config_of_the_paper(tmp_path):
 EVAL = ("-m", "eval.metrics", CIFAR, "--config.eval.features=pixels")
 
 
-def test_samples_are_scored_by_a_command(workdir, tmp_path):
+def test_samples_are_scored_by_a_command(workdir, tmp_path, run_here):
     fd = "--config.eval.metrics=('fd',)"
     reference = ("-m", "eval.reference", *EVAL[2:], f"--workdir={tmp_path}")
-    code, _, errors, _ = run(*reference, "--config.eval.split=test")
+    code, _, errors = run_here(*reference, "--config.eval.split=test")
     assert code == 0, errors
-    (file,) = (tmp_path / "references").iterdir()
+    (file,) = (tmp_path / "references").glob("*.npz")
     assert file.name.startswith("synthetic_test_pixels")
-    code, out, errors, _ = run(
+    code, out, errors = run_here(
         *EVAL,
         fd,
         f"--workdir={workdir}",
@@ -175,8 +207,8 @@ def test_samples_are_scored_by_a_command(workdir, tmp_path):
         (["--config.eval.features=resnet56"], "--config.eval.weights=FILE"),
     ],
 )
-def test_a_score_that_cannot_be_had_is_one_line(workdir, arguments, words):
-    code, _, errors, _ = run(*EVAL, f"--workdir={workdir}", *arguments)
+def test_a_score_that_cannot_be_had_is_one_line(workdir, run_here, arguments, words):
+    code, _, errors = run_here(*EVAL, f"--workdir={workdir}", *arguments)
     assert code == 1
     assert errors[-1].startswith("error: ") and words in errors[-1], errors
     assert not any("Traceback" in line for line in errors)
@@ -187,11 +219,11 @@ def test_a_score_that_cannot_be_had_is_one_line(workdir, arguments, words):
 def test_a_sweep_from_nothing_to_its_report(name, tmp_path):
     path = "calibration" if name == "calibration" else f"paper/{name}"
     command = ("-m", "eval.reproduce", f"--config=configs/{path}.py:smoke")
-    code, _, errors, first = run(*command, f"--workdir={tmp_path}")
+    code, _, errors = run(*command, f"--workdir={tmp_path}")
     assert code == 0, errors
     assert (tmp_path / name / "table.md").read_text().startswith(("**fd", "| noise"))
     before = times(tmp_path)
-    code, _, errors, again = run(*command, f"--workdir={tmp_path}")
+    code, _, errors = run(*command, f"--workdir={tmp_path}")
     assert code == 0, errors
     unchanged = {k: v for k, v in before.items() if not k.endswith("rows.jsonl")}
-    assert unchanged.items() <= times(tmp_path).items() and again < first
+    assert unchanged.items() <= times(tmp_path).items()

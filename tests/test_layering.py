@@ -15,38 +15,35 @@ PACKAGE = "progguide_jax"
 
 # room (first name below the package) -> floor
 FLOORS = {
+    "registry": 0,
     "diffusion": 0,
     "guidance": 0,
     "analytic": 0,
     "metrics": 0,
-    "models": 1,
+    "networks": 1,
+    "extractors": 1,
+    "pretrained": 1,
     "data": 1,
     "runtime": 1,
     "plots": 1,
-    "pretrained": 1,
-    "state": 2,
-    "training": 2,
-    "probing": 2,
-    "generation": 2,
-    "comparison": 2,
-    "reporting": 2,
-    "features": 2,
-    "references": 2,
-    "evaluation": 2,
-    "sweeping": 2,
-    "tabulation": 2,
-    "publishing": 2,
-    "calibrating": 2,
+    "systems": 2,
+    "engine": 2,
+    "scoring": 2,
+    "experiments": 2,
 }
+# floor 2, in the order in which a user types the commands: nothing imports what follows
+ORDER = ("systems", "engine", "scoring", "experiments")
 # what floor 0 may import beside the standard library
 MATHEMATICS = {"jax", "numpy", PACKAGE}
 # library -> the only rooms that import it
 OWNERS = {
-    "flax": {"models", "state"},
+    "flax": {"networks", "extractors", "systems"},
     "orbax": {"runtime"},
     "matplotlib": {"plots"},
     "tensorflow_datasets": {"data"},
 }
+# files that every experiment has
+EACH = ("run", "report")
 # top-level folders and scripts that use the library and are never used by it
 CALLERS = {
     "eval",
@@ -76,6 +73,16 @@ def modules(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def room(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
+
+
+def place(module: str) -> int:
+    """Where the module stands in ORDER: the longest entry that names it."""
+    inner = module.removeprefix(f"{PACKAGE}.") + "."
+    return max(
+        (i for i, entry in enumerate(ORDER) if inner.startswith(f"{entry}.")),
+        key=lambda i: len(ORDER[i]),
+        default=len(ORDER),
+    )
 
 
 def imports(name: str, path: pathlib.Path, known) -> set[str]:
@@ -157,6 +164,8 @@ def layering(root: pathlib.Path) -> list[str]:
                 wrong.append(f"{arrow}: an arrow upwards")
             if FLOORS[there] == FLOORS[here] == 1 and there != here:
                 wrong.append(f"{arrow}: an adapter imports another adapter")
+            if FLOORS[there] == FLOORS[here] == 2 and place(target) > place(name):
+                wrong.append(f"{arrow}: an arrow back")
     if found := cycle(graph):
         wrong.append("cycle: " + " -> ".join(found))
     return wrong
@@ -186,6 +195,22 @@ def habits(path: pathlib.Path) -> list[str]:
     return wrong
 
 
+def doubles(root: pathlib.Path) -> list[str]:
+    """Files and public classes of the package below `root` that share a name."""
+    wrong, files, classes = [], {}, {}
+    for name, path in modules(root).items():
+        if path.stem not in ("__init__", *EACH):
+            files.setdefault(path.stem, []).append(name)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes.setdefault(node.name, []).append(name)
+    for kind, found in (("file", files), ("class", classes)):
+        for name, places in found.items():
+            if len(places) > 1:
+                wrong.append(f"{kind} {name} in {' and '.join(places)}: rename one")
+    return wrong
+
+
 def sources(root: pathlib.Path) -> list[pathlib.Path]:
     """Every python file of the project, wherever it lies."""
     folders = [PACKAGE, *sorted(CALLERS)]
@@ -196,6 +221,10 @@ def sources(root: pathlib.Path) -> list[pathlib.Path]:
 def test_floors_and_arrows():
     assert len(modules(ROOT)) > 10
     assert layering(ROOT) == []
+
+
+def test_no_two_files_or_classes_have_one_name():
+    assert doubles(ROOT) == []
 
 
 def test_habits():
@@ -215,15 +244,16 @@ SOUND = {
     "guidance/__init__.py": "",
     "guidance/rules.py": "import jax\n",
     "guidance/gradnorm.py": "from progguide_jax.diffusion.process import at\n",
-    "models/unet.py": "import flax.linen as nn\nfrom . import layers\n",
-    "models/layers.py": "from progguide_jax.diffusion import process\n",
+    "networks/unet.py": "import flax.linen as nn\nfrom . import layers\n",
+    "networks/layers.py": "from progguide_jax.diffusion import process\n",
     "runtime/checkpoints.py": "import orbax.checkpoint as ocp\n",
     "data/__init__.py": "def load():\n    import tensorflow_datasets\n",
     "plots/__init__.py": "",
     "plots/style.py": "import matplotlib.pyplot\n",
-    "state.py": "from flax import struct\nfrom progguide_jax.models import unet\n",
-    "training.py": (
-        "from progguide_jax import data, state\n"
+    "systems/build.py": "from progguide_jax.networks import unet\n",
+    "engine/training.py": (
+        "from progguide_jax import data\n"
+        "from progguide_jax.systems import build\n"
         "def train(config, counts):\n"
         "    return counts.get('a', config.train.num_steps)\n"
     ),
@@ -240,36 +270,38 @@ def build(root: pathlib.Path, changes: dict[str, str]) -> pathlib.Path:
 
 def test_a_sound_tree_passes(tmp_path):
     root = build(tmp_path, {})
-    assert layering(root) == []
+    assert layering(root) == [] == doubles(root)
     assert [line for path in sources(root) for line in habits(path)] == []
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("guidance/a.py", "from progguide_jax import training", "arrow upwards"),
-        ("guidance/a.py", "def f():\n  import progguide_jax.data", "arrow upwards"),
-        ("models/a.py", "from progguide_jax.state import x", "arrow upwards"),
-        ("diffusion/a.py", "from ..runtime import checkpoints", "arrow upwards"),
+        ("guidance/a.py", "from progguide_jax.engine import training", "upwards"),
+        ("guidance/a.py", "def f():\n  import progguide_jax.data", "upwards"),
+        ("networks/a.py", "from progguide_jax.systems.build import x", "upwards"),
+        ("diffusion/a.py", "from ..runtime import checkpoints", "upwards"),
         ("runtime/a.py", "from progguide_jax import data", "another adapter"),
-        ("plots/a.py", "from progguide_jax.models import unet", "another adapter"),
+        ("plots/a.py", "from progguide_jax.networks import unet", "another adapter"),
         ("data/a.py", "from .. import plots", "another adapter"),
         ("guidance/rules.py", "from progguide_jax.diffusion import samplers", "cycle"),
-        ("state.py", "from progguide_jax import training", "cycle: progguide_jax.st"),
+        ("systems/a.py", "from progguide_jax.engine import training", "arrow back"),
+        ("engine/a.py", "from progguide_jax.scoring import x", "arrow back"),
+        ("scoring/a.py", "from progguide_jax.experiments import x", "arrow back"),
         ("data/b.py", "import flax", "flax belongs to another room"),
-        ("training.py", "from flax.linen import Dense", "flax belongs"),
-        ("training.py", "import orbax.checkpoint", "orbax belongs"),
-        ("generation.py", "import matplotlib", "matplotlib belongs"),
+        ("engine/a.py", "from flax.linen import Dense", "flax belongs"),
+        ("engine/a.py", "import orbax.checkpoint", "orbax belongs"),
+        ("engine/a.py", "import matplotlib", "matplotlib belongs"),
         ("metrics/a.py", "import tensorflow as tf", "jax and numpy only"),
         ("metrics/a.py", "import scipy.linalg", "jax and numpy only"),
         ("analytic/a.py", "from absl import logging", "jax and numpy only"),
         ("diffusion/a.py", "import ml_collections", "jax and numpy only"),
         ("diffusion/a.py", "def f():\n  import clu", "jax and numpy only"),
         ("guidance/a.py", "import tensorflow_datasets", "jax and numpy only"),
-        ("evaluation.py", "from eval import metrics", "never imports its callers"),
-        ("training.py", "import configs.base", "never imports its callers"),
+        ("scoring/a.py", "from eval import metrics", "never imports its callers"),
+        ("engine/a.py", "import configs.base", "never imports its callers"),
         ("utils.py", "", "utils has no floor"),
-        ("__init__.py", "from progguide_jax import state", "it stays empty"),
+        ("__init__.py", "from progguide_jax import data", "it stays empty"),
     ],
 )
 def test_a_bad_import_is_found(tmp_path, name, text, message):
@@ -302,3 +334,18 @@ def test_a_bad_habit_is_found(tmp_path, name, text, message):
     path.write_text(text)
     found = [line for path in sources(root) for line in habits(path)]
     assert found and all(message in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("plots/rules.py", "", ["file rules in", "guidance.rules", "plots.rules"]),
+        ("engine/a.py", "class B: pass\nclass B: pass", ["class B in", "engine.a"]),
+        ("engine/run.py", "class _B: pass", []),  # each experiment has one; private
+    ],
+)
+def test_a_name_that_is_taken_is_found(tmp_path, name, text, message):
+    same = {"data/run.py": "class _B: pass\n"}
+    found = doubles(build(tmp_path, same | {name: text}))
+    assert len(found) == bool(message)
+    assert all(words in line for line in found for words in message)

@@ -19,7 +19,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 def test_the_readme_block_runs_as_printed():
     """With the exact model behind it: omega averages to its scale, x_0 lands on its
     class, g is the closed form within its error, the table has the scale as mean."""
-    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    text = (ROOT / "README.md").read_text()
+    first, second = re.findall(r"```python\n(.*?)```", text, re.S)
     model = gaussians.TwoGaussians(0.5, 0.25, (8, 8, 1))
     ns, count = process.ddpm_linear(), 2048
     labels, key = jnp.arange(count) % 2, jax.random.key(0)
@@ -37,7 +38,7 @@ def test_the_readme_block_runs_as_printed():
         emb=jnp.where(labels == 1, 0.5, -0.5)[:, None],
         g_of_t=model.gradnorm(ns),
     )
-    exec(block.group(1), names)
+    exec(first, names)
     assert names["ts"].shape == names["omega"].shape == (200,)
     assert np.isclose(names["omega"].mean(), 0.2, rtol=1e-6)
     assert names["omega"][0] < names["omega"][-1]
@@ -46,6 +47,16 @@ def test_the_readme_block_runs_as_printed():
     g, exact = np.asarray(names["g"]), model.gradnorm(ns)[200]
     assert abs(g.mean() - exact) < 4 * g.std() / count**0.5
     assert names["table"].shape == (200,) and np.isclose(names["table"].mean(), 0.2)
+
+    exec(second, names)
+    trace = names["trace"]
+    seen = trace.delta["null"] > 0.1  # below, rounding is part of the difference
+    asked, applied = trace.omega["null"][seen], trace.applied["null"][seen]
+    np.testing.assert_allclose(applied, asked, rtol=1e-2)
+    assert seen.mean() > 0.1
+    assert np.isclose(trace.omega["null"].mean(), 2.0) and trace.t.shape == (20,)
+    y = names["gaussians"].TwoGaussians(0.125, 0.25, (8, 8, 1)).class_axis(names["x_0"])
+    assert np.mean((y > 0) == (labels == 1)) > 0.99
 
 
 @pytest.mark.parametrize(

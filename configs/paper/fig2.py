@@ -17,6 +17,6 @@ def get_config(arg: str = ""):
     c.experiment.name = "two_gaussians"
     if arg == "smoke":
         c.experiment.scales = (0.0, 10.0)
-        c.experiment.num_images = 16
-        c.experiment.num_paths = 8
+        c.experiment.two_gaussians.num_images = 16
+        c.experiment.two_gaussians.num_paths = 8
     return c

@@ -17,7 +17,7 @@ def get_config(arg: str = ""):
     scale, count = {"": (0.15, 20), "cpu": (1.0, 10), "smoke": (2.0, 5)}[arg]
     c.experiment.schedules = ("static",)
     c.experiment.scales = (scale,)
-    c.experiment.intervals = intervals(c.noise.num_timesteps, count)
+    c.experiment.sweep.intervals = intervals(c.noise.num_timesteps, count)
     return c
 
 

@@ -15,7 +15,7 @@ from configs.paper import table2
 def get_config(arg: str = ""):
     c = table2.sweep(arg, "table1")
     c.experiment.schedules = ("static", "linear", "cosine", "gn")
-    c.experiment.scales, c.experiment.num_steps = {
+    c.experiment.scales, c.experiment.sweep.num_steps = {
         "": ((0.15, 0.20), (50, 100, 200)),  # the best scales of Table 2
         "cpu": ((1.0,), (10, 20, 50)),
         "smoke": ((2.0,), (2, 5)),

@@ -30,10 +30,10 @@ def get_config(arg: str = ""):
     c.experiment.schedules = SCHEDULES
     if not arg:
         c.experiment.scales = tuple(PRINTED)
-        c.experiment.paper = paper()
+        c.experiment.sweep.paper = paper()
     if arg == "cpu":
         c.experiment.scales = (0.0, 0.5, 1.0, 2.0, 4.0)
-        c.experiment.paper = paper()
+        c.experiment.sweep.paper = paper()
     return c
 
 
@@ -74,6 +74,6 @@ def _shrink(c) -> None:
 def _smoke(c) -> None:
     """Synthetic images, features without weights."""
     c.experiment.scales = (0.5, 2.0)
-    c.experiment.axes = ("diversity", "fd")
+    c.experiment.sweep.axes = ("diversity", "fd")
     c.eval.features = "pixels"
     c.eval.metrics = ("fd", "precision_recall", "diversity")

@@ -17,14 +17,17 @@ so guidance acts along u only, and only mean sqrt(d) and std matter there.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from progguide_jax.diffusion import process, samplers
+from progguide_jax.diffusion import noise, prediction, process, system
 
 DARK, BRIGHT, NULL = 0, 1, 2
+
+EpsFn = Callable[[jax.Array, jax.Array, object], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,18 +76,36 @@ class TwoGaussians:
         """Exact draws x0 [B,*shape] for labels 0 and 1 [B]; image i is a function of
         (key, i, label i) alone."""
         label = jnp.asarray(label)
-        keys = samplers.image_keys(key, jnp.arange(len(label)))
-        noise = samplers.initial_noise(keys, self.shape, jnp.result_type(float))
-        return self.std * noise + _column(self.mean * _sign(label, noise), noise)
+        keys = noise.image_keys(key, jnp.arange(len(label)))
+        z = noise.initial_noise(keys, self.shape, jnp.result_type(float))
+        return self.std * z + _column(self.mean * _sign(label, z), z)
 
-    def eps(self, ns: process.NoiseSchedule) -> samplers.EpsFn:
+    def eps(self, ns: process.NoiseSchedule) -> EpsFn:
         """eps*(x_t, t, label) [B,*shape] for `samplers.sample`, with null_cond = 2.
 
         Equal arguments return the same function object, hence one compilation.
         """
         return _eps(self, ns)
 
-    def eps_of_mean(self, ns: process.NoiseSchedule) -> samplers.EpsFn:
+    def system(self, ns: process.NoiseSchedule) -> system.System:
+        """The exact model as a system, on any level: conditions are labels."""
+        fn = jax.tree_util.Partial(_eps_at_level(self))
+        return system.System(
+            branch=lambda label: prediction.Branch(fn, label),
+            noise_schedule=ns,
+            shape=self.shape,
+            condition=lambda labels: np.asarray(labels, np.int32),
+            null=NULL,
+            decode=lambda x: x,
+            origin={
+                "exact": "two Gaussians",
+                "mean": self.mean,
+                "std": self.std,
+                "shape": list(self.shape),
+            },
+        )
+
+    def eps_of_mean(self, ns: process.NoiseSchedule) -> EpsFn:
         """eps*(x_t, t, emb [B,1]), the embedding of a label being its mean m_label."""
         return _eps_of_mean(self, ns)
 
@@ -103,7 +124,8 @@ class TwoGaussians:
         v = self.variance(ns)
         pull = process.at(ns.alpha * self.std**2 / v, t, x_t)
         rest = process.at(ns.sigma**2 / v, t, x_t)
-        return pull * x_t + rest * _column(_mean(self, ns, x_t, t, label), x_t)
+        mean = _mean(self, self.logit(ns, x_t, t), label)
+        return pull * x_t + rest * _column(mean, x_t)
 
     def log_density(
         self, ns: process.NoiseSchedule, x_t: jax.Array, t: jax.Array, label: jax.Array
@@ -178,31 +200,47 @@ class TwoGaussians:
 
 
 @functools.cache
-def _eps(model: TwoGaussians, ns: process.NoiseSchedule) -> samplers.EpsFn:
+def _eps(model: TwoGaussians, ns: process.NoiseSchedule) -> EpsFn:
     def eps(x_t, t, label):
-        return _eps_given_mean(model, ns, x_t, t, _mean(model, ns, x_t, t, label))
+        return _eps_at_level(model)(x_t, ns.level(t, x_t.dtype), label)
 
     return eps
 
 
 @functools.cache
-def _eps_of_mean(model: TwoGaussians, ns: process.NoiseSchedule) -> samplers.EpsFn:
+def _eps_of_mean(model: TwoGaussians, ns: process.NoiseSchedule) -> EpsFn:
     def eps_of_mean(x_t, t, emb):
-        return _eps_given_mean(model, ns, x_t, t, emb[:, 0])
+        return _eps_given_mean(model, x_t, ns.level(t, x_t.dtype), emb[:, 0])
 
     return eps_of_mean
 
 
-def _eps_given_mean(model, ns, x_t, t, mean):
-    alpha = process.at(ns.alpha, t, x_t)
-    scale = process.at(ns.sigma / model.variance(ns), t, x_t)
+@functools.cache
+def _eps_at_level(model: TwoGaussians):
+    """(x_t, level, label) -> eps*; one function object a model."""
+
+    def eps(x_t, level, label):
+        total = _sum_pixels(model, x_t)
+        logit = 2 * model.mean * level.alpha / _variance(model, level) * total
+        return _eps_given_mean(model, x_t, level, _mean(model, logit, label))
+
+    return eps
+
+
+def _eps_given_mean(model, x_t, level, mean):
+    alpha = _column(level.alpha, x_t)
+    scale = _column(level.sigma / _variance(model, level), x_t)
     return scale * (x_t - alpha * _column(mean, x_t))
 
 
-def _mean(model, ns, x_t, t, label):
-    """M [B]: the mean of x0 that the label, or x_t where there is none, says."""
-    tanh = jnp.tanh(model.logit(ns, x_t, t) / 2)
-    return model.mean * jnp.where(label == NULL, tanh, _sign(label, x_t))
+def _variance(model, level):
+    return jnp.square(level.alpha * model.std) + jnp.square(level.sigma)
+
+
+def _mean(model, logit, label):
+    """M [B]: the mean of x0 that the label, or the logit where there is none, says."""
+    tanh = jnp.tanh(logit / 2)
+    return model.mean * jnp.where(label == NULL, tanh, _sign(label, logit))
 
 
 def _sign(label, like):

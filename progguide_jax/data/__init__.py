@@ -1,12 +1,59 @@
 """Data sets as host arrays, and batches as a pure function of (seed, step)."""
 
-import difflib
+from typing import NamedTuple
 
-from progguide_jax.data import batches, cifar10, synthetic, two_gaussians
+from progguide_jax import registry
+from progguide_jax.data import batches, cifar10, gaussian_images, synthetic
 
 Dataset = batches.Dataset
-NAMES = ("cifar10", "synthetic", "two_gaussians")
 SPLITS = ("train", "test")
+
+
+class Wanted(NamedTuple):
+    """What every data set is asked for: config.data without its sections."""
+
+    dir: str
+    image_size: int
+    channels: int
+    num_classes: int
+    num_examples: int
+    split: str
+
+    @property
+    def seed(self) -> int:
+        """Of generated sets: the splits are drawn independently."""
+        return SPLITS.index(self.split)
+
+
+def _cifar10(wanted: Wanted) -> Dataset:
+    expected = _cifar10_size(wanted.num_examples, wanted.split)
+    return cifar10.load(wanted.dir, wanted.split, expected=expected)
+
+
+def _synthetic(wanted: Wanted) -> Dataset:
+    count, size = wanted.num_examples, wanted.image_size
+    return synthetic.make(
+        count, size, wanted.channels, wanted.num_classes, seed=wanted.seed
+    )
+
+
+def _two_gaussians(wanted: Wanted, mean: float = 0.125, std: float = 0.25) -> Dataset:
+    count, size = wanted.num_examples, wanted.image_size
+    return gaussian_images.make(
+        count, size, wanted.channels, mean, std, seed=wanted.seed
+    )
+
+
+DATASETS = {
+    "cifar10": _cifar10,
+    "synthetic": _synthetic,
+    "two_gaussians": _two_gaussians,
+}
+
+
+def names() -> list[str]:
+    """The data sets that `load` knows."""
+    return list(DATASETS)
 
 
 def load(
@@ -17,11 +64,11 @@ def load(
     channels: int,
     num_classes: int,
     num_examples: int,
-    mean: float = 0.125,
-    std: float = 0.25,
     split: str = "train",
+    **settings,
 ) -> Dataset:
-    """The data set that these settings (config.data without flip) describe.
+    """The data set `name` (config.data without flip); settings: `mean` and `std` of
+    two_gaussians.
 
     images [N,H,W,C] uint8 (cifar10, synthetic) or float32 (two_gaussians), labels
     int32 [N]. Generated sets have num_examples images in either split, drawn
@@ -29,31 +76,19 @@ def load(
     size of train. ValueError for an unknown name or split and for data that differ
     from the settings; FileNotFoundError for data that are not there.
     """
-    if name not in NAMES:
-        raise ValueError(f"data.name={name!r} is unknown: {_nearest(name, NAMES)}")
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r} is unknown: {_nearest(split, SPLITS)}")
-    seed = SPLITS.index(split)
-    if name == "two_gaussians":
-        dataset = two_gaussians.make(
-            num_examples, image_size, channels, mean, std, seed=seed
-        )
-    elif name == "synthetic":
-        dataset = synthetic.make(
-            num_examples, image_size, channels, num_classes, seed=seed
-        )
-    else:
-        dataset = cifar10.load(dir, split, expected=_cifar10_size(num_examples, split))
+    registry.check("split", split, SPLITS)
+    wanted = Wanted(dir, image_size, channels, num_classes, num_examples, split)
+    dataset = registry.make("data.name", name, DATASETS, wanted=wanted, **settings)
     _, height, _, depth = dataset.images.shape
-    settings = {
+    checks = {
         "image_size": (image_size, height),
         "channels": (channels, depth),
         "num_classes": (num_classes, dataset.num_classes),
     }
-    for key, (wanted, found) in settings.items():
-        if wanted != found:
+    for key, (asked, found) in checks.items():
+        if asked != found:
             raise ValueError(
-                f"data.{key}={wanted} does not fit {name}: set data.{key}={found}"
+                f"data.{key}={asked} does not fit {name}: set data.{key}={found}"
             )
     return dataset
 
@@ -64,9 +99,3 @@ def _cifar10_size(num_examples: int, split: str) -> int | None:
         return cifar10.SIZES[split]
     # A subset was asked for: its test split may have any size.
     return num_examples if split == "train" else None
-
-
-def _nearest(word: str, valid: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(word, valid, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}valid are {', '.join(valid)}"

@@ -6,7 +6,8 @@
 What Algorithm 1 leaves open is read as: c is the raw label-embedding row; the L1 norm
 sums over pixels; the L2 norm is taken per example and then averaged, since the norm of
 an averaged gradient tends to 0 at an optimum; the expectation is over (x0, eps) at
-fixed t; the null label is left out.
+fixed t; the null label is left out; what a network says as x0 or v is turned into eps
+first, since an error of x0 is (sigma / alpha) and one of v 1 / alpha of that of eps.
 """
 
 from collections.abc import Callable

@@ -8,13 +8,13 @@ it and multiplies by the guidance scale. tau = 1 is noise, so an "increasing" sc
 is one whose g falls with tau: omega[0] < omega[-1] in sampling order.
 """
 
-import difflib
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from progguide_jax import registry
 from progguide_jax.guidance import curves, gradnorm
 
 
@@ -72,8 +72,9 @@ class Schedule(NamedTuple):
     normalize: str = "sampling"
 
 
-def _interval(num_timesteps, t_min: float = 0, t_max: float | None = None):
+def _interval(num_timesteps, t_min: float | None = None, t_max: float | None = None):
     """g = 1 for t_min <= t <= t_max, else 0 (Kynkaanniemi et al. 2024, in t)."""
+    t_min = 0 if t_min is None else t_min
     t_max = num_timesteps - 1 if t_max is None else t_max
     if t_min > t_max:
         raise ValueError(f"interval: t_min {t_min} is above t_max {t_max}")
@@ -86,7 +87,7 @@ def _interval(num_timesteps, t_min: float = 0, t_max: float | None = None):
     return curve
 
 
-def _neg_perturb(num_timesteps, t_min: float = 0, t_max: float | None = None):
+def _neg_perturb(num_timesteps, t_min: float | None = None, t_max: float | None = None):
     """g = 0 for t_min <= t <= t_max, else 1 (paper, A.1: negative perturbation)."""
     inside = _interval(num_timesteps, t_min, t_max)
     return lambda tau: 1 - inside(tau)
@@ -126,7 +127,11 @@ def _checked_gradnorm(g, num_timesteps: int) -> np.ndarray:
 
 
 def _of_tau(curve):
-    return lambda num_timesteps, **shape: functools.partial(curve, **shape)
+    @functools.wraps(curve)  # its signature says which shape it has
+    def make(num_timesteps, **shape):
+        return functools.partial(curve, **shape)
+
+    return make
 
 
 SCHEDULES = {
@@ -180,12 +185,7 @@ def make(
     and gn_all.
     Raises ValueError on an unknown name or a scale that makes no sense.
     """
-    if name not in SCHEDULES:
-        near = difflib.get_close_matches(name, SCHEDULES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(
-            f"unknown schedule {name!r}: {hint}use one of {', '.join(SCHEDULES)}"
-        )
+    registry.check("schedule", name, SCHEDULES)
     check_scale(name, scale)
     schedule = SCHEDULES[name]
     try:

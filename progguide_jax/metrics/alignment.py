@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from progguide_jax.metrics import estimate, features
+from progguide_jax.metrics import checks, estimate
 
 
 class Repeated(NamedTuple):
@@ -47,13 +47,13 @@ def correct(
     ValueError unless the labels [N] are in [0, K) and K is num_classes, where that is
     given. Of equal logits the first counts.
     """
-    logits = features.check(logits, name="logits")
+    logits = checks.check(logits, name="logits")
     if num_classes is not None and logits.shape[1] != num_classes:
         raise ValueError(
             f"logits of {logits.shape[1]} classes for samples of {num_classes}: the "
             "classifier knows other classes"
         )
-    labels = features.check_labels(labels, *logits.shape)
+    labels = checks.check_labels(labels, *logits.shape)
     return np.float64(logits.argmax(1) == labels)
 
 
@@ -87,7 +87,7 @@ def multimodality(
             f"embeddings have shape {embeddings.shape}: expected [texts,repeats,D]"
         )
     texts, repeats, width = embeddings.shape
-    features.check(embeddings.reshape(texts * repeats, width), name="embeddings")
+    checks.check(embeddings.reshape(texts * repeats, width), name="embeddings")
     first, second = _two_draws(repeats, draws, seed, "repeats of a text")
     gap = np.subtract(embeddings[:, first], embeddings[:, second], dtype=np.float64)
     distance = np.linalg.norm(gap, axis=2).mean(1)
@@ -99,7 +99,7 @@ def motion_diversity(
 ) -> estimate.Estimate:
     """Diversity of motion papers: mean distance of `pairs` random pairs of embeddings
     [N,D], drawn as in `multimodality`. The error is that over pairs."""
-    embeddings = features.check(embeddings, name="embeddings")
+    embeddings = checks.check(embeddings, name="embeddings")
     first, second = _two_draws(len(embeddings), pairs, seed, "motions")
     gap = np.subtract(embeddings[first], embeddings[second], dtype=np.float64)
     distance = np.linalg.norm(gap, axis=1)
@@ -126,7 +126,7 @@ def _two_draws(number, draws, seed, what):
 
 
 def _matched(a, b, name_a, name_b):
-    a, b = features.check(a, name=name_a), features.check(b, name=name_b)
+    a, b = checks.check(a, name=name_a), checks.check(b, name=name_b)
     if a.shape != b.shape:
         raise ValueError(
             f"{name_a} {a.shape} and {name_b} {b.shape}: expected row i of one to "

@@ -13,7 +13,7 @@ of the same number of images a condition.
 
 import numpy as np
 
-from progguide_jax.metrics import estimate, features
+from progguide_jax.metrics import checks, estimate
 
 
 def diversity(
@@ -80,8 +80,8 @@ def _leave_one_out(rows):
 
 
 def _check(x, labels, minimum, what):
-    x = features.check(x, 2)
-    labels = features.check_labels(labels, len(x))
+    x = checks.check(x, 2)
+    labels = checks.check_labels(labels, len(x))
     classes, counts = np.unique(labels, return_counts=True)
     fewest = counts.min()
     if fewest < minimum:

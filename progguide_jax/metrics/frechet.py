@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from progguide_jax.metrics import estimate, features
+from progguide_jax.metrics import checks, estimate
 
 _ROWS = 4096  # rows turned to float64 at a time
 
@@ -44,8 +44,8 @@ def update(m: Moments, x: np.ndarray) -> Moments:
     another D, and for a row that is not finite.
     """
     name = f"features after the first {m.count}" if m.count else "features"
-    x = features.check(x, 0, name)
-    features.check_widths(x.shape[1], len(m.mean))
+    x = checks.check(x, 0, name)
+    checks.check_widths(x.shape[1], len(m.mean))
     for i in range(0, len(x), _ROWS):
         rows = np.asarray(x[i : i + _ROWS], np.float64)
         mean = rows.mean(0)
@@ -67,7 +67,7 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 def of(x: np.ndarray) -> Moments:
     """Moments of features x [N,D] of any float dtype, a few thousand rows at a time."""
-    x = features.check(x)
+    x = checks.check(x)
     return update(empty(x.shape[1]), x)
 
 
@@ -117,7 +117,7 @@ def _statistics(*arrays):
                 f"statistics do not fit: a mean {mean.shape} and a covariance "
                 f"{cov.shape}, expected [D] and [D,D]: make them anew"
             )
-    features.check_widths(len(arrays[0]), len(arrays[2]))
+    checks.check_widths(len(arrays[0]), len(arrays[2]))
     if not all(np.all(np.isfinite(a)) for a in arrays):
         raise ValueError("statistics have values that are not finite: make them anew")
     return arrays
@@ -149,8 +149,8 @@ def value_and_influence(
     what this error is, and where it is too large.
     """
     mean, cov, mean_ref, cov_ref = _statistics(m.mean, covariance(m), mean_ref, cov_ref)
-    x = features.check(x)
-    features.check_widths(x.shape[1], len(mean))
+    x = checks.check(x)
+    checks.check_widths(x.shape[1], len(mean))
     root_ref = root(cov_ref) if root_ref is None else root_ref
     values, vectors = np.linalg.eigh(_product(cov, root_ref))
     value = _distance(mean, cov, mean_ref, cov_ref, values)
@@ -245,7 +245,7 @@ def infinity(
     another N samples would change: add the error of `with_error` in quadrature.
     ValueError for fewer than 20 images.
     """
-    x = features.check(x)
+    x = checks.check(x)
     count = len(x)
     if count < 20 or num_points < 3:
         raise ValueError(

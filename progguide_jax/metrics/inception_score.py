@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from progguide_jax.metrics import estimate, features
+from progguide_jax.metrics import checks, estimate
 
 _ROWS = 4096  # rows turned to probabilities at a time
 
@@ -48,7 +48,7 @@ def score_and_terms(
     normal logits .7 to .8 of the spread where a split has fewer images than classes,
     1.05 to 1.1 of it with two images a class and more.
     """
-    logits = features.check(logits, name="logits")
+    logits = checks.check(logits, name="logits")
     count = len(logits)
     if splits < 1 or count < 2 * splits:
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from progguide_jax.metrics import estimate, features
+from progguide_jax.metrics import checks, estimate
 
 _ROWS = 2048  # rows and columns of a block of the kernel's matrix
 
@@ -79,9 +79,9 @@ def mmd2(a: np.ndarray, b: np.ndarray) -> estimate.Estimate:
 
 
 def _check(a, b):
-    a = features.check(a, name="the first set of features")
-    b = features.check(b, name="the second set of features")
-    features.check_widths(a.shape[1], b.shape[1])
+    a = checks.check(a, name="the first set of features")
+    b = checks.check(b, name="the second set of features")
+    checks.check_widths(a.shape[1], b.shape[1])
     return a, b
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from progguide_jax.metrics import features
+from progguide_jax.metrics import checks
 
 
 def for_each_class(
@@ -21,7 +21,7 @@ def for_each_class(
     ValueError names a class with fewer than `minimum` images in one of the sets.
     """
     sets = ("samples", "reference")[: len(labels)]
-    labels = [features.check_labels(a, len(a), num_classes) for a in labels]
+    labels = [checks.check_labels(a, len(a), num_classes) for a in labels]
     for name, values in zip(sets, labels, strict=True):
         counts = np.bincount(values, minlength=num_classes)
         if counts.min() < minimum:

@@ -11,7 +11,7 @@ The score grows with N while new images bring new directions: compare sets of on
 
 import numpy as np
 
-from progguide_jax.metrics import estimate, features
+from progguide_jax.metrics import checks, estimate
 
 _ROWS = 4096  # rows turned to float64 at a time
 
@@ -42,7 +42,7 @@ def value_and_influence(x: np.ndarray, q: float = 1.0) -> tuple[float, np.ndarra
     """
     if not q > 0:
         raise ValueError(f"the order q of a Vendi score is positive or inf, got {q}")
-    x = features.check(x, 2)
+    x = checks.check(x, 2)
     values, along = _spectrum(x)
     if q == 1:
         entropy = -np.sum(values * np.log(values))

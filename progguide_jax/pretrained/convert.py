@@ -26,7 +26,7 @@ def dense(x: np.ndarray) -> np.ndarray:
     return np.transpose(x, (1, 0))
 
 
-class Rule(NamedTuple):
+class Renaming(NamedTuple):
     r"""Where the weights of one kind belong.
 
     source: a regular expression for the whole name, as in r"layer(\d)\.conv\.weight".
@@ -41,7 +41,7 @@ class Rule(NamedTuple):
 
 def convert(
     source: Mapping[str, np.ndarray],
-    rules: Sequence[Rule],
+    rules: Sequence[Renaming],
     target: Mapping[str, Any],
     *,
     ignore: Sequence[str] = (),

@@ -27,7 +27,7 @@ import numpy as np
 
 from progguide_jax.pretrained import convert, locate
 
-Rules = tuple[convert.Rule, ...]
+Rules = tuple[convert.Renaming, ...]
 
 _SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 # no digest is published with the last two
@@ -113,7 +113,7 @@ _LAYERS = _STEM | {
 
 _TORCH = (
     *(
-        convert.Rule(rf"{pattern}\.{leaf}", f"params/{path}/{ours}", transform)
+        convert.Renaming(rf"{pattern}\.{leaf}", f"params/{path}/{ours}", transform)
         for pattern, path in ((r"(\w+)", r"\1"), (r"(\w+)\.(\w+)", r"\1/\2"))
         for leaf, ours, transform in (
             (r"conv\.weight", "kernel", convert.conv),
@@ -123,20 +123,20 @@ _TORCH = (
             (r"bn\.running_var", "var", convert.keep),
         )
     ),
-    convert.Rule(r"fc\.weight", "params/fc/kernel", convert.dense),
+    convert.Renaming(r"fc\.weight", "params/fc/kernel", convert.dense),
 )
 _TORCH_IGNORED = (r"fc\.bias", r".*\.num_batches_tracked", r"AuxLogits\..*")
 
 
 def _graph_rules() -> Rules:
-    rules = [convert.Rule("softmax/weights", "params/fc/kernel")]
+    rules = [convert.Renaming("softmax/weights", "params/fc/kernel")]
     for name, path in _LAYERS.items():
         rules += [
-            convert.Rule(f"{name}/conv2d_params", f"params/{path}/kernel"),
-            convert.Rule(f"{name}/batchnorm/gamma", f"params/{path}/scale"),
-            convert.Rule(f"{name}/batchnorm/beta", f"params/{path}/bias"),
-            convert.Rule(f"{name}/batchnorm/moving_mean", f"params/{path}/mean"),
-            convert.Rule(f"{name}/batchnorm/moving_variance", f"params/{path}/var"),
+            convert.Renaming(f"{name}/conv2d_params", f"params/{path}/kernel"),
+            convert.Renaming(f"{name}/batchnorm/gamma", f"params/{path}/scale"),
+            convert.Renaming(f"{name}/batchnorm/beta", f"params/{path}/bias"),
+            convert.Renaming(f"{name}/batchnorm/moving_mean", f"params/{path}/mean"),
+            convert.Renaming(f"{name}/batchnorm/moving_variance", f"params/{path}/var"),
         ]
     return tuple(rules)
 
@@ -149,7 +149,7 @@ _GRAPH_IGNORED = (
 
 
 def _nvidia_rules() -> Rules:
-    rules = [convert.Rule(r"output\.weight", "params/fc/kernel", convert.dense)]
+    rules = [convert.Renaming(r"output\.weight", "params/fc/kernel", convert.dense)]
     for name, path in _LAYERS.items():
         block, _, layer = name.partition("/")
         # towers are modules, except in the last two blocks
@@ -157,11 +157,13 @@ def _nvidia_rules() -> Rules:
         layer = layer.replace("/", "_" if flat else ".")
         source = re.escape(".".join(filter(None, ("layers", block, layer))))
         rules += [
-            convert.Rule(rf"{source}\.weight", f"params/{path}/kernel", convert.conv),
-            convert.Rule(rf"{source}\.beta", f"params/{path}/bias"),
-            convert.Rule(rf"{source}\.mean", f"params/{path}/mean"),
-            convert.Rule(rf"{source}\.var", f"params/{path}/var"),
-            convert.Rule(rf"{source}\.var", f"params/{path}/scale", np.ones_like),
+            convert.Renaming(
+                rf"{source}\.weight", f"params/{path}/kernel", convert.conv
+            ),
+            convert.Renaming(rf"{source}\.beta", f"params/{path}/bias"),
+            convert.Renaming(rf"{source}\.mean", f"params/{path}/mean"),
+            convert.Renaming(rf"{source}\.var", f"params/{path}/var"),
+            convert.Renaming(rf"{source}\.var", f"params/{path}/scale", np.ones_like),
         ]
     return tuple(rules)
 

@@ -22,28 +22,30 @@ WEIGHTS: dict[str, tuple[locate.WeightFile, ...]] = {
 }
 
 
-def _rules_of_layer(source: str, target: str) -> tuple[convert.Rule, ...]:
+def _rules_of_layer(source: str, target: str) -> tuple[convert.Renaming, ...]:
     """Convolution and batch normalisation number N of a block or of the beginning."""
     bn = rf"{source}bn(\d)"
     number = rf"\{bn.count('(')}"
     return (
-        convert.Rule(
+        convert.Renaming(
             rf"{source}conv(\d)\.weight",
             f"params/{target}conv{number}/kernel",
             convert.conv,
         ),
-        convert.Rule(rf"{bn}\.weight", f"params/{target}bn{number}/scale"),
-        convert.Rule(rf"{bn}\.bias", f"params/{target}bn{number}/bias"),
-        convert.Rule(rf"{bn}\.running_mean", f"batch_stats/{target}bn{number}/mean"),
-        convert.Rule(rf"{bn}\.running_var", f"batch_stats/{target}bn{number}/var"),
+        convert.Renaming(rf"{bn}\.weight", f"params/{target}bn{number}/scale"),
+        convert.Renaming(rf"{bn}\.bias", f"params/{target}bn{number}/bias"),
+        convert.Renaming(
+            rf"{bn}\.running_mean", f"batch_stats/{target}bn{number}/mean"
+        ),
+        convert.Renaming(rf"{bn}\.running_var", f"batch_stats/{target}bn{number}/var"),
     )
 
 
-RULES: tuple[convert.Rule, ...] = (
+RULES: tuple[convert.Renaming, ...] = (
     *_rules_of_layer(r"module\.", ""),
     *_rules_of_layer(r"module\.layer(\d)\.(\d+)\.", r"layer\1_\2/"),
-    convert.Rule(r"module\.linear\.weight", "params/linear/kernel", convert.dense),
-    convert.Rule(r"module\.linear\.bias", "params/linear/bias"),
+    convert.Renaming(r"module\.linear\.weight", "params/linear/kernel", convert.dense),
+    convert.Renaming(r"module\.linear\.bias", "params/linear/bias"),
 )
 # a counter of batches, which newer versions of torch save too
 IGNORE = (r".*\.num_batches_tracked",)

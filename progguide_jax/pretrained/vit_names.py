@@ -12,23 +12,23 @@ import numpy as np
 
 from progguide_jax.pretrained import convert, locate
 
-Rules = tuple[convert.Rule, ...]
+Rules = tuple[convert.Renaming, ...]
 
 
 def _linear(source: str, target: str, transform=convert.dense, part=convert.keep):
     """Rules for a weight and a bias; `part` picks the rows of a fused matrix."""
     return (
-        convert.Rule(
+        convert.Renaming(
             rf"{source}\.weight", f"{target}/kernel", lambda x: transform(part(x))
         ),
-        convert.Rule(rf"{source}\.bias", f"{target}/bias", part),
+        convert.Renaming(rf"{source}\.bias", f"{target}/bias", part),
     )
 
 
 def _norm(source: str, target: str) -> Rules:
     return (
-        convert.Rule(rf"{source}\.weight", f"{target}/scale"),
-        convert.Rule(rf"{source}\.bias", f"{target}/bias"),
+        convert.Renaming(rf"{source}\.weight", f"{target}/scale"),
+        convert.Renaming(rf"{source}\.bias", f"{target}/bias"),
     )
 
 
@@ -43,8 +43,10 @@ def _drop_batch(x: np.ndarray) -> np.ndarray:
 
 _LAYER, _BLOCK = r"encoder\.layer\.(\d+)", r"params/block\1"
 _HUB_DINOV2 = (
-    convert.Rule(r"embeddings\.cls_token", "params/cls", np.ravel),
-    convert.Rule(r"embeddings\.position_embeddings", "params/positions", _drop_batch),
+    convert.Renaming(r"embeddings\.cls_token", "params/cls", np.ravel),
+    convert.Renaming(
+        r"embeddings\.position_embeddings", "params/positions", _drop_batch
+    ),
     *_linear(r"embeddings\.patch_embeddings\.projection", "params/patch", convert.conv),
     *_norm(rf"{_LAYER}\.norm([12])", rf"{_BLOCK}/norm\2"),
     *_linear(rf"{_LAYER}\.attention\.attention\.(query|key|value)", rf"{_BLOCK}/\2"),
@@ -54,7 +56,7 @@ _HUB_DINOV2 = (
     *_linear(rf"{_LAYER}\.attention\.k_proj", f"{_BLOCK}/key"),
     *_linear(rf"{_LAYER}\.attention\.v_proj", f"{_BLOCK}/value"),
     *_linear(rf"{_LAYER}\.attention\.o_proj", f"{_BLOCK}/out"),
-    convert.Rule(rf"{_LAYER}\.layer_scale([12])\.lambda1", rf"{_BLOCK}/scale\2"),
+    convert.Renaming(rf"{_LAYER}\.layer_scale([12])\.lambda1", rf"{_BLOCK}/scale\2"),
     *_linear(rf"{_LAYER}\.mlp\.fc([12])", rf"{_BLOCK}/fc\2"),
     *_norm("layernorm", "params/norm"),
 )
@@ -62,15 +64,15 @@ _HUB_DINOV2_IGNORED = (r"embeddings\.mask_token",)
 
 _LAYER = r"blocks\.(\d+)"
 _DINOV2 = (
-    convert.Rule("cls_token", "params/cls", np.ravel),
-    convert.Rule("pos_embed", "params/positions", _drop_batch),
+    convert.Renaming("cls_token", "params/cls", np.ravel),
+    convert.Renaming("pos_embed", "params/positions", _drop_batch),
     *_linear(r"patch_embed\.proj", "params/patch", convert.conv),
     *_norm(rf"{_LAYER}\.norm([12])", rf"{_BLOCK}/norm\2"),
     *_linear(rf"{_LAYER}\.attn\.qkv", f"{_BLOCK}/query", part=_third(0)),
     *_linear(rf"{_LAYER}\.attn\.qkv", f"{_BLOCK}/key", part=_third(1)),
     *_linear(rf"{_LAYER}\.attn\.qkv", f"{_BLOCK}/value", part=_third(2)),
     *_linear(rf"{_LAYER}\.attn\.proj", f"{_BLOCK}/out"),
-    convert.Rule(rf"{_LAYER}\.ls([12])\.gamma", rf"{_BLOCK}/scale\2"),
+    convert.Renaming(rf"{_LAYER}\.ls([12])\.gamma", rf"{_BLOCK}/scale\2"),
     *_linear(rf"{_LAYER}\.mlp\.fc([12])", rf"{_BLOCK}/fc\2"),
     *_norm("norm", "params/norm"),
 )
@@ -79,9 +81,9 @@ _DINOV2_IGNORED = ("mask_token",)
 _LAYER = r"vision_model\.encoder\.layers\.(\d+)"
 _EMBEDDINGS = r"vision_model\.embeddings"
 _HUB_CLIP = (
-    convert.Rule(rf"{_EMBEDDINGS}\.class_embedding", "params/cls"),
-    convert.Rule(rf"{_EMBEDDINGS}\.position_embedding\.weight", "params/positions"),
-    convert.Rule(
+    convert.Renaming(rf"{_EMBEDDINGS}\.class_embedding", "params/cls"),
+    convert.Renaming(rf"{_EMBEDDINGS}\.position_embedding\.weight", "params/positions"),
+    convert.Renaming(
         rf"{_EMBEDDINGS}\.patch_embedding\.weight", "params/patch/kernel", convert.conv
     ),
     *_norm(r"vision_model\.pre_layrnorm", "params/pre_norm"),
@@ -92,7 +94,7 @@ _HUB_CLIP = (
     *_linear(rf"{_LAYER}\.self_attn\.out_proj", f"{_BLOCK}/out"),
     *_linear(rf"{_LAYER}\.mlp\.fc([12])", rf"{_BLOCK}/fc\2"),
     *_norm(r"vision_model\.post_layernorm", "params/norm"),
-    convert.Rule(
+    convert.Renaming(
         r"visual_projection\.weight", "params/projection/kernel", convert.dense
     ),
 )

@@ -1,6 +1,7 @@
 """The two flags of every command, and how a command ends.
 
     python train.py --config=configs/cifar10.py:cpu --workdir=DIR --config.seed=1
+    python sample.py --workdir=DIR --config.guidance.schedule=gn
 
 Exit codes: 0; 1 for an error while running; 2 for a command that cannot be run as it
 is written; 130 for Ctrl-C. An error is one line on stderr; that of code 1 has its
@@ -23,10 +24,12 @@ from etils import epath
 from ml_collections import config_flags
 
 from progguide_jax.runtime import config as config_lib
+from progguide_jax.runtime import upgrades
 
 _USAGE = """usage: {program} --config=FILE.py[:VARIANT] --workdir=DIR [--config.KEY=...]
 
-  --config          a file of configs/; after a colon, the name of a variant of it
+  --config          a file of configs/; after a colon, the name of a variant of it;
+                    left out: the config that the workdir was trained with
   --config.KEY      overrides one key, as in --config.train.batch_size=64
   --workdir         the folder of the run: checkpoints, metrics, curves, samples
   --print_config    print every key and its value, and exit"""
@@ -36,12 +39,14 @@ def run(
     main: Callable[[Any, str], None],
     argv: Sequence[str] | None = None,
     new_workdir: bool = True,
+    check: Callable[[Any], None] = lambda config: None,
 ) -> None:
-    """main(config, workdir) for the command line argv, default sys.argv.
+    """check(config), then main(config, workdir), for the command line argv, default
+    sys.argv.
 
-    config is the locked ConfigDict of --config with the overrides; workdir exists and
-    can be written. new_workdir: whether main may begin with a workdir that does not
-    exist. Raises SystemExit unless main returns.
+    config is the locked ConfigDict of --config, or of the workdir's config.json, with
+    the overrides; workdir exists and can be written. new_workdir: whether main may
+    begin with a workdir that does not exist. Raises SystemExit unless main returns.
     """
     argv = list(sys.argv if argv is None else argv)
     _log_to_stderr()
@@ -50,6 +55,7 @@ def run(
         _fail(f"--workdir {workdir} does not exist: train first, or mend the name", 2)
     try:
         _check_writable(workdir)
+        check(config)
         _set_up_devices(config)
         if config.distributed and jax.process_index() != 0:
             logging.getLogger().setLevel(logging.WARNING)
@@ -66,16 +72,19 @@ def run(
 
 def _parse(argv: list[str]) -> tuple[Any, str]:
     """(config, workdir); ends the process at --help, --print_config and errors."""
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
-    flags.DEFINE_bool("print_config", False, "print every key", flag_values=values)
-    flags.DEFINE_bool("help", False, "print this", flag_values=values)
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     if {"--help", "-h", "-help"} & set(argv):
         print(_USAGE.format(program=argv[0]))
         sys.exit(0)
     try:
-        path = _config_path(argv)
+        recipe, argv = _taken(argv, "config")
+        values = flags.FlagValues()
+        flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
+        flags.DEFINE_bool("print_config", False, "print every key", flag_values=values)
+        config = _config(recipe, _taken(argv, "workdir")[0])
+        _check_keys(argv, config_lib.flat(config.to_dict()))
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=argv
+        )
         rest = values(argv)[1:]
         if rest:
             raise ValueError(f"unexpected argument {rest[0]!r}: flags start with --")
@@ -85,40 +94,60 @@ def _parse(argv: list[str]) -> tuple[Any, str]:
             sys.exit(0)
         if not values.workdir:
             raise ValueError("--workdir=DIR is missing: the folder of this run")
-    except (AttributeError, KeyError) as error:
-        _fail(_unknown_key(argv, path) or error, 2)
     except Exception as error:  # a config file may raise anything
         _fail(error, 2)
     return values.config, values.workdir
 
 
-def _config_path(argv: list[str]) -> str:
-    """The value of --config. ValueError, FileNotFoundError: the flag's are long."""
-    for i, argument in enumerate(argv):
-        name, equals, value = argument.partition("=")
-        if name in ("--config", "-config"):
-            value = value if equals else "".join(argv[i + 1 : i + 2])
-            path = value.split(":")[0]
-            if not os.path.isfile(path):
-                raise FileNotFoundError(
-                    f"--config: no file {path!r}; give FILE.py or FILE.py:VARIANT"
-                )
-            return value
-    raise ValueError("--config=FILE.py is missing: see configs/")
+def _taken(argv: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """The last value of --flag=VALUE or --flag VALUE, and argv without it."""
+    value, rest, words = None, [], iter(argv)
+    for word in words:
+        name, equals, after = word.partition("=")
+        if name in (f"--{flag}", f"-{flag}"):
+            value = after if equals else next(words, "")
+        else:
+            rest.append(word)
+    return value, rest
 
 
-def _unknown_key(argv: list[str], path: str) -> str | None:
-    """One line about the first override of a key that the config lacks."""
-    config = config_flags.config_flags.ConfigFileFlagParser("config").parse(path)
-    known = config_lib.flat(config.to_dict())
+def _config(recipe: str | None, workdir: str | None) -> Any:
+    """The config of a file, or, without one, that of the workdir."""
+    if recipe is not None:
+        path = recipe.split(":")[0]
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"--config: no file {path!r}; give FILE.py or FILE.py:VARIANT"
+            )
+        parser = config_flags.config_flags.ConfigFileFlagParser("config")
+        return parser.parse(recipe)
+    if workdir and (epath.Path(workdir) / "config.json").exists():
+        return config_lib.load(epath.Path(workdir) / "config.json")
+    without = f", and {workdir} has no config.json" if workdir else ""
+    raise ValueError(f"--config=FILE.py is missing{without}: see configs/")
+
+
+def _check_keys(argv: list[str], known: dict[str, Any]) -> None:
+    """ValueError at the first override of a key that the config lacks."""
     for argument in argv:
         prefix, dot, key = argument.split("=")[0].partition(".")
-        if prefix.lstrip("-") in ("config", "noconfig") and dot and key not in known:
-            same = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
-            near = same or difflib.get_close_matches(key, known, n=2)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            return f"unknown config key {key!r}: {hint}--print_config lists them all"
-    return None
+        if prefix.lstrip("-") not in ("config", "noconfig") or not dot or key in known:
+            continue
+        inside = [k for k in known if k.startswith(f"{key}.")]
+        if inside and not upgrades.renamed(key):
+            raise ValueError(f"config.{key} is a section: set {' or '.join(inside)}")
+        section, name = key.split(".")[0], key.split(".")[-1]
+        same = [k for k in known if k.split(".")[-1] == name]
+        near = (
+            upgrades.renamed(key)
+            or [k for k in same if k.split(".")[0] == section]
+            or same
+            or difflib.get_close_matches(key, known, n=2)
+        )
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(
+            f"unknown config key {key!r}: {hint}--print_config lists them all"
+        )
 
 
 def _check_writable(workdir: str) -> None:

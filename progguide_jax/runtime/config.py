@@ -14,8 +14,9 @@ from typing import Any
 import jax
 import ml_collections
 from etils import epath
+from ml_collections import config_dict
 
-from progguide_jax.runtime import files
+from progguide_jax.runtime import files, upgrades
 
 # What may change between the start of a training run and its continuation.
 _TRAINING_SECTIONS = ("seed", "data", "noise", "model", "train")
@@ -32,17 +33,21 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-    """The config that to_json wrote; ValueError if text is something else."""
-
-    def tuples(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: tuples(v) for k, v in value.items()}
-        return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-    value = tuples(json.loads(text))
+    """The config that to_json wrote, also that of an earlier version, in today's keys;
+    ValueError if text is something else."""
+    value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError("not a config: the JSON is no object")
-    return ml_collections.ConfigDict(value)
+    return ml_collections.ConfigDict(_typed(upgrades.upgrade(value)))
+
+
+def _typed(value: Any) -> Any:
+    """Lists as tuples and null as a placeholder, which a command line can override."""
+    if isinstance(value, dict):
+        return {k: _typed(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return tuple(map(_typed, value))
+    return config_dict.placeholder(object) if value is None else value
 
 
 def load(path: epath.PathLike) -> ml_collections.ConfigDict:
@@ -91,6 +96,11 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def as_json(value: Any) -> Any:
+    """value as JSON reads it back: tuples are lists."""
+    return json.loads(json.dumps(value))
 
 
 def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:

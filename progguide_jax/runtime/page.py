@@ -1,11 +1,11 @@
-"""An HTML page of its own: text, figures and tables in one file, nothing outside.
+"""The pieces of an HTML page of its own: one file that asks for nothing outside.
 
 Texts and captions are escaped; what is called content, body, bodies or head is HTML.
 """
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 def page(title: str, body: str) -> str:
@@ -24,6 +24,11 @@ def section(heading: str, content: str) -> str:
 
 def p(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
+
+
+def items(lines: Iterable[str]) -> str:
+    """A list."""
+    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
 
 
 def figure(png: bytes, caption: str, dpi: int) -> str:
@@ -73,13 +78,12 @@ figure { margin: 1.2rem 0; break-inside: avoid; }
 img { max-width: 100%; background: #fff; border-radius: 4px; }
 figcaption { margin-top: .4rem; color: var(--soft); font-size: .9rem;
   max-width: 48rem; }
-.pair { white-space: nowrap; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums;
   break-inside: avoid; }
 th { font-weight: 500; text-align: left; padding: .15rem .45rem; }
 thead th { color: var(--soft); text-align: center; }
-td { text-align: right; padding: .15rem .45rem; }
+td { text-align: right; padding: .15rem .45rem; white-space: nowrap; }
 td + td:not(.n) { padding-right: .7rem; }
 tbody { border-top: 1px solid var(--line); }
 tbody th[rowspan] { vertical-align: top; font-weight: 700; }

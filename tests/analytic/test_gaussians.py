@@ -18,7 +18,7 @@ import scipy.special
 import scipy.stats
 
 from progguide_jax.analytic import gaussians
-from progguide_jax.diffusion import process, samplers
+from progguide_jax.diffusion import prediction, process, samplers
 from progguide_jax.guidance import gradnorm, rules, schedules
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -104,7 +104,7 @@ def test_eps_is_minus_sigma_times_the_score(label):
 def test_posterior_mean_is_found_by_importance_sampling():
     x, t, _ = points(CLOSE)
     x, t = x[8:24:5], t[8:24:5]  # where the weights are even enough
-    n = 400_000
+    n = 100_000
     label = np.arange(n) % 2
     x0 = CLOSE.mean * (2 * label - 1)[:, None] + CLOSE.std * noise(1, n, CLOSE.dim)
     for x_i, t_i in zip(x, t, strict=True):
@@ -117,7 +117,7 @@ def test_posterior_mean_is_found_by_importance_sampling():
             error = np.sqrt(weight**2 @ (x0 - mean) ** 2)
             actual = CLOSE.posterior_mean(NS, x_i[None], t_i[None], jnp.array([k]))
             assert np.all(np.abs(np.ravel(actual) - mean) < 5 * error)
-            assert error.max() < 0.05
+            assert error.max() < 0.1
 
 
 def test_posterior_mean_and_eps_are_two_forms_of_one_prediction():
@@ -262,13 +262,13 @@ def test_ddpm_1000_of_one_gaussian_is_a_linear_recursion(variance, std):
     assert shift == pytest.approx(0.1249997, abs=6e-8)
 
     model = gaussians.TwoGaussians(m, s, (20, 20))
-    x_T = noise(2, 50, 20, 20)
+    x_T = noise(2, 16, 20, 20)
     x_T[1:3] = [[[0.0]], [[1.0]]]
-    keys = jax.random.split(jax.random.key(1), 50)
+    keys = jax.random.split(jax.random.key(1), 16)
     keys = keys.at[2].set(keys[1])  # two starts under the same noise
     solver = samplers.ddpm(variance)
     ts = samplers.timesteps(1000, 1000)
-    x = guide(model, x_T, np.ones(50, int), np.zeros(1000), ts, solver=solver, key=keys)
+    x = guide(model, x_T, np.ones(16, int), np.zeros(1000), ts, solver=solver, key=keys)
     np.testing.assert_allclose(x[2] - x[1], slope, atol=1e-12)
     pixels = np.delete(np.asarray(x), [1, 2], 0)
     n = pixels.size
@@ -310,30 +310,39 @@ def test_more_guidance_is_further_on_the_side_of_the_label_at_every_step(name):
     assert np.all(np.diff(y[-1], axis=-1) > 1e-3)
 
 
+def guided(x, t, c, u, omega, kind="eps"):
+    """eps of cfg at omega, where the network predicts `kind`."""
+    alpha, sigma = process.at(NS.alpha, t, x), process.at(NS.sigma, t, x)
+    omega = {"null": jnp.float64(omega)}
+    step = prediction.Step(
+        x, t, alpha, sigma, alpha, sigma, omega, jnp.int32(0), None, kind
+    )
+    of = {"cond": c, "null": u}
+
+    def evaluate(*names):
+        return [prediction.of_raw(of[name], x, alpha, sigma, kind) for name in names]
+
+    return rules.cfg()(evaluate, step, None)[0]
+
+
 def test_guidance_is_classifier_guidance_with_the_exact_classifier():
     x, t, label = points(CLOSE)
-    eps = CLOSE.eps(NS)
-    predictions = rules.Predictions(eps(x, t, label), eps(x, t, jnp.full(32, 2)))
+    c, u = (CLOSE.eps(NS)(x, t, k) for k in (label, jnp.full(32, 2)))
     push = process.at(NS.sigma, t, x) * CLOSE.classifier_score(NS, x, t, label)
     for omega in (-1.0, 0.0, 0.5, 20.0):
-        context = rules.Context(x, t, jnp.float64(omega), jnp.int32(0))
-        actual, _ = rules.cfg()(predictions, context, None)
-        expected = predictions.uncond - (1 + omega) * push
-        np.testing.assert_allclose(actual, expected, atol=1e-11)
+        expected = u - (1 + omega) * push
+        np.testing.assert_allclose(guided(x, t, c, u, omega).eps, expected, atol=1e-11)
 
 
-def test_guidance_commutes_with_the_parametrisation():
+@pytest.mark.parametrize("kind", ["x0", "v"])
+def test_guidance_commutes_with_the_parametrisation(kind):
     x, t, label = points(CLOSE)
     eps = [CLOSE.eps(NS)(x, t, k) for k in (label, jnp.full(32, 2))]
-    context = rules.Context(x, t, jnp.float64(7.0), jnp.int32(0))
-    expected, _ = rules.cfg()(rules.Predictions(*eps), context, None)
-    for kind, convert in (("x0", process.to_x0), ("v", process.to_v)):
-        converted = rules.Predictions(*(convert(NS, x, t, e) for e in eps))
-        guided, _ = rules.cfg()(converted, context, None)
-        back = process.to_eps(NS, x, t, guided, kind)
-        np.testing.assert_allclose(back, expected, atol=1e-9)
-        x0 = process.to_x0(NS, x, t, guided, kind)
-        np.testing.assert_allclose(x0, process.to_x0(NS, x, t, expected), atol=1e-9)
+    expected = guided(x, t, *eps, 7.0)
+    convert = {"x0": process.to_x0, "v": process.to_v}[kind]
+    found = guided(x, t, *(convert(NS, x, t, e) for e in eps), 7.0, kind)
+    np.testing.assert_allclose(found.eps, expected.eps, atol=1e-9)
+    np.testing.assert_allclose(found.x0, expected.x0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from progguide_jax.data import synthetic, two_gaussians
+from progguide_jax.data import gaussian_images, synthetic
 
 
 @pytest.mark.parametrize("size, mean", [(32, 0.125), (8, 0.5)])
 def test_two_gaussians_along_the_class_axis_and_across_it(size, mean):
     """Both sizes: N(+-4, .25^2) on u = 1 / sqrt(d), N(0, .25^2) on any other axis."""
-    data = two_gaussians.make(4000, size, 1, mean, 0.25)
+    data = gaussian_images.make(4000, size, 1, mean, 0.25)
     x = data.images.reshape(4000, -1).astype(np.float64)
     d = x.shape[1]
     assert 2 * mean * np.sqrt(d) == 8
@@ -29,7 +29,7 @@ def test_two_gaussians_along_the_class_axis_and_across_it(size, mean):
 
 
 def test_two_gaussians_are_balanced_floats_and_not_clipped():
-    data = two_gaussians.make(1000, 8, 3, 0.5, 0.25)
+    data = gaussian_images.make(1000, 8, 3, 0.5, 0.25)
     assert data.images.shape == (1000, 8, 8, 3) and data.images.dtype == np.float32
     assert data.labels.dtype == np.int32 and data.num_classes == 2
     np.testing.assert_array_equal(np.bincount(data.labels), [500, 500])
@@ -41,7 +41,7 @@ def test_two_gaussians_are_balanced_floats_and_not_clipped():
 
 def test_an_image_of_the_two_gaussians_depends_on_seed_and_place_alone():
     few, many, other = (
-        two_gaussians.make(n, 8, 1, 0.5, 0.25, seed=seed)
+        gaussian_images.make(n, 8, 1, 0.5, 0.25, seed=seed)
         for n, seed in [(10, 3), (500, 3), (10, 4)]
     )
     np.testing.assert_array_equal(few.images, many.images[:10])

@@ -58,7 +58,8 @@ def test_generated_splits_are_drawn_apart(settings):
 
 
 @pytest.mark.parametrize(
-    "name, words", [("cifar", "did you mean 'cifar10'"), ("zebra", "valid are cifar10")]
+    "name, words",
+    [("cifar", "did you mean 'cifar10'"), ("zebra", "use one of cifar10")],
 )
 def test_unknown_names_are_refused_with_the_valid_ones(name, words):
     with pytest.raises(ValueError, match=words) as caught:
@@ -67,7 +68,7 @@ def test_unknown_names_are_refused_with_the_valid_ones(name, words):
 
 
 def test_unknown_splits_are_refused():
-    with pytest.raises(ValueError, match="valid are train, test"):
+    with pytest.raises(ValueError, match="use one of train, test"):
         data.load(**GAUSSIANS, split="validation")
 
 

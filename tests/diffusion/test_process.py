@@ -71,6 +71,29 @@ def test_hand_computed_conversions():
         np.testing.assert_allclose(process.to_v(*args), v, rtol=1e-6)
 
 
+# alpha, sigma, x_t of x0 = 2 and eps = -1, and the predictions that say so
+BY_HAND = [
+    (0.6, 0.8, 0.4, {"eps": -1.0, "x0": 2.0, "v": -2.2}),
+    (0.0, 1.0, -1.0, {"eps": -1.0, "x0": 2.0, "v": -2.0}),  # x_t = eps, v = -x0
+]
+
+
+@pytest.mark.parametrize("alpha, sigma, x, said", BY_HAND)
+@pytest.mark.parametrize("source", process.PREDICTIONS)
+@pytest.mark.parametrize("to", process.PREDICTIONS)
+def test_conversions_at_a_level_of_no_schedule(alpha, sigma, x, said, source, to):
+    level = process.Level(*(jnp.full(1, a) for a in (17.25, alpha, sigma)))
+    x0, eps, x_t = (jnp.full((1, 2, 1), a) for a in (2.0, -1.0, x))
+    np.testing.assert_allclose(process.diffuse(level, x0, eps), x_t, rtol=1e-6)
+    np.testing.assert_allclose(process.target(level, x0, eps, to), said[to], rtol=1e-6)
+    prediction = jnp.full((1, 2, 1), said[source])
+    got = process.convert(level, x_t, prediction, source, to)
+    if alpha == 0 and source == "eps" and to != "eps":
+        assert not np.any(np.isfinite(got))  # pure noise says nothing of x0
+    else:
+        np.testing.assert_allclose(got, said[to], rtol=1e-6)
+
+
 @pytest.mark.parametrize("start", process.PREDICTIONS)
 @pytest.mark.parametrize("through", process.PREDICTIONS)
 def test_conversions_round_trip(x64, start, through):
@@ -95,6 +118,17 @@ def test_each_example_has_its_own_t():
         np.testing.assert_allclose(x_t[i], expected, rtol=1e-6, atol=1e-6)
     scalar = process.add_noise(ns, jnp.asarray(x0), 500, jnp.asarray(eps))
     np.testing.assert_array_equal(scalar[1], x_t[1])
+
+
+def test_zero_terminal_snr_is_a_shift_and_a_scale_of_alpha():
+    """Algorithm 1 of Lin et al. on alpha = 0.9, 0.8, 0.6: minus 0.6, times 3."""
+    ns = process.NoiseSchedule("mine", np.array([0.9, 0.8, 0.6]) ** 2)
+    moved = process.zero_terminal_snr(ns)
+    np.testing.assert_allclose(moved.alpha, [0.9, 0.6, 0.0], rtol=1e-12)
+    assert moved.alpha[-1] == 0 and moved.sigma[-1] == 1 and moved.log_r[-1] == np.inf
+    moved = process.zero_terminal_snr(process.ddpm_linear())
+    assert moved.alpha[0] == pytest.approx(process.ddpm_linear().alpha[0], rel=1e-12)
+    assert moved.alpha[-1] == 0 and np.all(np.diff(moved.alpha) < 0)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
@@ -125,7 +159,7 @@ def test_the_table_is_frozen_but_not_the_callers_array():
 
 
 @pytest.mark.parametrize(
-    "values", [[0.5, 0.9], [0.9, 0.9], [1.0, 0.5], [0.5, 0.0], [], [[0.5]], [np.nan]]
+    "values", [[0.5, 0.9], [0.9, 0.9], [1.0, 0.5], [0.5, -0.1], [], [[0.5]], [np.nan]]
 )
 def test_impossible_alpha_bar(values):
     with pytest.raises(ValueError, match="mine: alpha_bar must"):
@@ -137,6 +171,14 @@ def test_errors_say_what_to_do():
     for to in (process.to_x0, process.to_eps, process.to_v):
         with pytest.raises(ValueError, match="'noise': use one of eps, x0, v"):
             to(PYTHAGORAS, x, 0, x, "noise")
+    level = PYTHAGORAS.level(jnp.zeros(1, int))
+    for kinds in (("noise", "eps"), ("v", "noise"), ("noise", "noise")):
+        with pytest.raises(ValueError, match="'noise': use one of eps, x0, v"):
+            process.convert(level, x, x, *kinds)
+    with pytest.raises(ValueError, match="'noise': use one of eps, x0, v"):
+        process.target(level, x, x, "noise")
+    with pytest.raises(ValueError, match="zero terminal SNR .* at least 2"):
+        process.zero_terminal_snr(process.ddpm_linear(1))
     for make in (process.ddpm_linear, process.scaled_linear, process.cosine):
         with pytest.raises(ValueError, match="at least 1, got 0"):
             make(0)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from progguide_jax.diffusion import process, samplers
+from progguide_jax.diffusion import levels, process, samplers
 from progguide_jax.guidance import gradnorm, rules, schedules
 
 NS = process.ddpm_linear()
@@ -63,54 +63,10 @@ def run_pythagoras(x_T, cond, omega=(0.0, 0.0), null_cond=0.0, **kwargs):
     )
 
 
-# --- grids ---
-
-
-@pytest.mark.parametrize(
-    ("arguments", "first", "last"),
-    [
-        ((1000, 50, "leading"), [980, 960, 940], [40, 20, 0]),
-        ((1000, 50, "leading", 1), [981, 961, 941], [41, 21, 1]),
-        ((1000, 50, "trailing"), [999, 979, 959], [59, 39, 19]),
-        ((1000, 50, "linspace"), [999, 979, 958, 938], [41, 20, 0]),
-        ((1000, 200, "leading"), [995, 990], [5, 0]),
-        ((10, 3, "leading"), [6, 3, 0], [6, 3, 0]),
-        ((10, 4, "leading"), [6, 4, 2, 0], [6, 4, 2, 0]),
-        ((10, 3, "trailing"), [9, 6, 2], [9, 6, 2]),
-        ((10, 3, "linspace"), [9, 4, 0], [9, 4, 0]),
-        ((10, 3, "trailing", -2), [7, 4, 0], [7, 4, 0]),
-        ((4, 4, "trailing"), [3, 2, 1, 0], [3, 2, 1, 0]),
-        ((4, 1, "linspace"), [3], [3]),
-    ],
-)
-def test_timesteps_by_hand(arguments, first, last):
-    ts = samplers.timesteps(*arguments)
-    assert ts.dtype == np.int32 and ts.shape == (arguments[1],)
-    assert ts[: len(first)].tolist() == first
-    assert ts[-len(last) :].tolist() == last
-
-
-@pytest.mark.parametrize("spacing", samplers.SPACINGS)
-def test_every_grid_falls_strictly(spacing):
-    for num_timesteps in (7, 40):
-        for num_steps in range(1, num_timesteps + 1):
-            ts = samplers.timesteps(num_timesteps, num_steps, spacing)
-            assert np.all(np.diff(ts) < 0) and 0 <= ts[-1] <= ts[0] < num_timesteps
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((1000, 1001), "1 ... 1000 .* got 1001"),
-        ((1000, 0), "got 0"),
-        ((1000, 50, "leadin"), "unknown spacing 'leadin': use one of leading"),
-        ((1000, 50, "trailing", 1), "outside 0 ... 999: use one in -19 ... 0"),
-        ((1000, 50, "leading", -1), "use one in 0 ... 19"),
-    ],
-)
-def test_impossible_grids(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        samplers.timesteps(*arguments)
+def coefficients(solver, ns, ts):
+    """Of x0, eps, x and z: [S] each."""
+    (line,) = solver(levels.from_timesteps(ns, np.array(ts))).matrix.swapaxes(0, 1)
+    return line.T
 
 
 # --- solver steps ---
@@ -135,7 +91,7 @@ def test_ddim_step_by_hand():
     ],
 )
 def test_stochastic_step_by_hand(solver, mean, variance):
-    a, b, c, d = solver.coefficients(np.array([0.36, 0.64]), np.array([0.64, 1.0]))
+    a, b, c, d = coefficients(solver, PYTHAGORAS, [1, 0])
     assert a[0] * 1 + b[0] * 0.5 + c[0] * 1 == pytest.approx(mean, rel=1e-12)
     assert d[0] ** 2 == pytest.approx(variance, rel=1e-12)
     assert [a[1], b[1], c[1], d[1]] == pytest.approx([1, 0, 0, 0], abs=1e-12)
@@ -146,14 +102,14 @@ def test_stochastic_step_by_hand(solver, mean, variance):
 
 def test_ddpm_is_equation_11_of_ddpm_on_the_full_grid():
     betas = np.linspace(1e-4, 0.02, 1000)[::-1]
-    alpha_bar = NS.alpha_bar[::-1]
+    alpha_bar, ts = NS.alpha_bar[::-1], np.arange(1000)[::-1]
     following = np.append(alpha_bar[1:], 1.0)
     x, eps = np.random.default_rng(0).normal(size=(2, 1000))
     x0 = (x - np.sqrt(1 - alpha_bar) * eps) / np.sqrt(alpha_bar)
     expected = (x - betas / np.sqrt(1 - alpha_bar) * eps) / np.sqrt(1 - betas)
     tilde = (1 - following) / (1 - alpha_bar) * betas
     for variance, expected_variance in {"small": tilde, "large": betas}.items():
-        a, b, c, d = samplers.ddpm(variance).coefficients(alpha_bar, following)
+        a, b, c, d = coefficients(samplers.ddpm(variance), NS, ts)
         np.testing.assert_allclose(a * x0 + b * eps + c * x, expected, rtol=1e-9)
         np.testing.assert_allclose(d[:-1] ** 2, expected_variance[:-1], rtol=1e-9)
         assert d[-1] == 0
@@ -162,9 +118,9 @@ def test_ddpm_is_equation_11_of_ddpm_on_the_full_grid():
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 def test_ddim_preserves_the_marginals(eta):
     """With the true x0 and eps, x_s ~ N(alpha_s x0, sigma_s^2) whatever eta."""
-    alpha_bar = NS.alpha_bar[samplers.timesteps(1000, 37, "trailing")]
-    following = np.append(alpha_bar[1:], 1.0)
-    a, b, c, d = samplers.ddim(eta).coefficients(alpha_bar, following)
+    ts = samplers.timesteps(1000, 37, "trailing")
+    following = np.append(NS.alpha_bar[ts][1:], 1.0)
+    a, b, c, d = coefficients(samplers.ddim(eta), NS, ts)
     np.testing.assert_allclose(a, np.sqrt(following), rtol=1e-12)
     np.testing.assert_allclose(b**2 + d**2, 1 - following, rtol=1e-12)
     np.testing.assert_array_equal(c, 0)
@@ -191,9 +147,7 @@ def test_ddpm_1000_of_one_gaussian(variance, std):
     """The same Gaussian by ancestral sampling: recursion for mean and variance."""
     s, m = 0.25, 0.125
     alpha_bar = NS.alpha_bar[::-1]
-    steps = samplers.ddpm(variance).coefficients(
-        alpha_bar, np.append(alpha_bar[1:], 1.0)
-    )
+    steps = coefficients(samplers.ddpm(variance), NS, np.arange(1000)[::-1])
     mean, var = 0.0, 1.0
     for ab, a, b, c, d in zip(alpha_bar, *steps, strict=True):
         alpha, sigma = ab**0.5, (1 - ab) ** 0.5
@@ -215,7 +169,7 @@ def test_solver_errors():
     for eta in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\]"):
             samplers.ddim(eta)
-    with pytest.raises(ValueError, match="'smal': use one of small, large"):
+    with pytest.raises(ValueError, match="did you mean 'small'"):
         samplers.ddpm("smal")
 
 
@@ -225,9 +179,7 @@ def test_solver_errors():
 def test_step_noise_is_white_and_independent():
     """z recovered from a trajectory with eps = 0, where x_s = a x_t / alpha_t + d z."""
     alpha_bar = NS.alpha_bar[[800, 600, 400, 200]]
-    a, _, _, d = samplers.ddim(1.0).coefficients(
-        alpha_bar, NS.alpha_bar[[600, 400, 200, 0]]
-    )
+    a, _, _, d = coefficients(samplers.ddim(1.0), NS, [800, 600, 400, 200, 0])
     keys = samplers.image_keys(KEY, jnp.arange(3))
     _, path = run(
         0.0,
@@ -290,8 +242,8 @@ def test_eight_devices_equal_one():
 
 
 def test_omega_0_is_plain_conditional_sampling():
-    def poison(predictions, context, carry):
-        return jnp.nan * predictions.cond, carry
+    def poison(evaluate, step, carry):
+        return step.from_eps(jnp.nan * step.x), carry
 
     plain = run(0.0)
     # bit for bit: nothing of the other prediction or of the rule can leak in
@@ -483,9 +435,9 @@ def test_low_precision_networks_and_states():
     def bf16(x, t, label):
         return toy(x, t, label).astype(jnp.bfloat16)
 
-    def float32_rule(predictions, context, carry):
-        p_c, p_u = (p.astype(jnp.float32) for p in predictions)
-        return p_c + context.omega * (p_c - p_u), carry
+    def float32_rule(evaluate, step, carry):
+        c, u = (p.eps.astype(jnp.float32) for p in evaluate("cond", "null"))
+        return step.from_eps(c + step.omega * (c - u)), carry
 
     x_0 = run(0.3, eps_fn=bf16)
     assert x_0.dtype == jnp.float32
@@ -498,9 +450,9 @@ def test_low_precision_networks_and_states():
 def test_rule_with_state():
     """The carry counts guided steps: eps = p_c + omega count (p_c - p_u)."""
 
-    def rule(predictions, context, count):
-        p_c, p_u = predictions
-        return p_c + context.omega * count * (p_c - p_u), count + 1
+    def rule(evaluate, step, count):
+        c, u = (p.eps for p in evaluate("cond", "null"))
+        return step.from_eps(c + step.omega * count * (c - u)), count + 1
 
     rule.init = lambda x_T: jnp.ones((len(x_T), 1), x_T.dtype)
     # eps_c = 0.5, eps_u = -0.5. Count 1: eps = 0.5 + 2 = 2.5 -> x = 1/6 (see above).
@@ -513,16 +465,66 @@ def test_rule_with_state():
 
 
 def test_rule_sees_the_step():
-    """omega times the step plus t: both known on the host."""
+    """Index, t and both levels: all known on the host."""
 
-    def rule(predictions, context, carry):
-        assert context.x_t.shape == (1, 1)
-        return predictions.cond + context.step + 10 * context.t, carry
+    def rule(evaluate, step, carry):
+        assert step.x.shape == (1, 1) and step.reference == "null"
+        (c,) = evaluate("cond")
+        eps = c.eps + step.index + 10 * step.t
+        return step.from_eps(eps + step.alpha_next - step.sigma_next), carry
 
-    # step 0 at t = 1: eps = 10.5; step 1 at t = 0: eps = 1.5
-    x = 0.8 * (1 - 0.8 * 10.5) / 0.6 + 0.6 * 10.5
+    # step 0 at t = 1 leads to (0.8, 0.6): eps = 10.7; step 1 at t = 0 to (1, 0): 2.5
+    x = 0.8 * (1 - 0.8 * 10.7) / 0.6 + 0.6 * 10.7
     x_0 = run_pythagoras(1.0, 0.5, (1.0, 1.0), rule=rule)
-    assert x_0.item() == pytest.approx((x - 0.6 * 1.5) / 0.8, rel=1e-5)
+    assert x_0.item() == pytest.approx((x - 0.6 * 2.5) / 0.8, rel=1e-5)
+
+
+def test_a_rule_may_evaluate_elsewhere():
+    """evaluate(..., x=): eps = x itself makes it visible which x was asked for."""
+
+    def rule(evaluate, step, carry):
+        (there,) = evaluate("null", x=2 * step.x)
+        return step.from_eps(there.eps), carry
+
+    def eps_fn(x, t, cond):
+        return x
+
+    ts = np.array([1, 0])
+    x_0 = samplers.sample(
+        eps_fn, jnp.ones((1, 1)), cond=jnp.zeros(1), null_cond=0.0,
+        noise_schedule=PYTHAGORAS, timesteps=ts, omega=np.array([1.0, 0.0]), rule=rule,
+    )  # fmt: skip
+    # eps = 2: x0 = (1 - 1.6) / 0.6 = -1, x = -0.8 + 1.2 = 0.4; then eps = x
+    assert x_0.item() == pytest.approx(0.4 * (1 - 0.6) / 0.8, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (lambda evaluate, step, carry: step.x, "must return .Prediction.x0, eps., c"),
+        (lambda evaluate, step, carry: (step.x, carry), "must return .Prediction"),
+        (
+            lambda evaluate, step, carry: (evaluate("cond")[0], step.x),
+            "carry in the form in which it got it",
+        ),
+        (
+            lambda evaluate, step, carry: (evaluate("guide")[0], carry),
+            "asks for the branch 'guide' and there are cond, null",
+        ),
+    ],
+)
+def test_a_rule_that_returns_something_else(rule, message):
+    with pytest.raises(ValueError, match=message):
+        run(0.3, rule=rule)
+
+
+def test_the_carry_belongs_to_images():
+    def rule(evaluate, step, carry):
+        return evaluate("cond")[0], carry
+
+    rule.init = lambda x_T: jnp.zeros(())
+    with pytest.raises(ValueError, match="first axis must be the batch, 6"):
+        run(0.3, rule=rule)
 
 
 def test_condition_may_be_any_pytree():

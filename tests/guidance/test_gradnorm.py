@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from progguide_jax.diffusion import process, samplers
+from progguide_jax.diffusion import levels, process, samplers
 from progguide_jax.guidance import gradnorm
 
 NS = process.ddpm_linear()
@@ -224,7 +224,7 @@ def test_cumulative_by_hand():
 def test_invariants_of_the_curves():
     g = np.random.default_rng(4).random((5, 1000)) ** 8
     assert np.all(np.diff(gradnorm.cumulative(g), axis=-1) <= 0)
-    for spacing in samplers.SPACINGS:
+    for spacing in levels.SPACINGS:
         ts = samplers.timesteps(1000, 50, spacing)
         table = gradnorm.omega(g, 0.2, ts)
         assert table.shape == (5, 50) and table.dtype == np.float32

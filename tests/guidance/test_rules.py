@@ -1,59 +1,133 @@
+"""Rules by hand: one step, with predictions that are given."""
+
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from progguide_jax.diffusion import process
+from progguide_jax.diffusion import levels, prediction, process
 from progguide_jax.guidance import rules
 
 NS = process.ddpm_linear()
+ALPHA, SIGMA = 0.6, 0.8
 
 
-def draw(seed, dtype=np.float32):
+def apply(rule, x, carry=None, omega=1.0, predicts="eps", **eps):
+    """(Prediction, carry) of one step at alpha 0.6; eps: of each branch."""
+    x = jnp.asarray(x)
+    omega = jnp.asarray(omega, x.dtype)
+    step = prediction.Step(
+        x=x, t=500.0, alpha=ALPHA, sigma=SIGMA, alpha_next=0.8, sigma_next=0.6,
+        weights={n: omega for n in eps if n != "cond"}, index=0, keys=None,
+        predicts=predicts,
+    )  # fmt: skip
+
+    def evaluate(*names):
+        return [step.from_eps(jnp.asarray(eps[name])) for name in names]
+
+    return rule(evaluate, step, carry)
+
+
+def draw(seed):
     """p_c, p_u and x_t, each [3,4,4,2]."""
-    arrays = np.random.default_rng(seed).normal(size=(3, 3, 4, 4, 2)).astype(dtype)
-    return [jnp.asarray(a) for a in arrays]
+    return np.random.default_rng(seed).normal(size=(3, 3, 4, 4, 2)).astype(np.float32)
 
 
-def apply(p_c, p_u, x_t, omega, carry=None):
-    t, step = jnp.int32(500), jnp.int32(0)
-    context = rules.Context(x_t, t, jnp.asarray(omega, x_t.dtype), step)
-    return rules.cfg()(rules.Predictions(p_c, p_u), context, carry)
+@pytest.mark.parametrize("predicts", ["eps", "v"])
+def test_cfg_by_hand(predicts):
+    for omega, expected in {-1.0: 1.0, 0.5: 4.0, 2.0: 7.0}.items():
+        found, _ = apply(
+            rules.cfg(), [[1.0]], omega=omega, cond=[[3.0]], null=[[1.0]],
+            predicts=predicts,
+        )  # fmt: skip
+        assert found.eps.item() == pytest.approx(expected, rel=1e-6)
+        assert found.x0.item() == pytest.approx((1 - 0.8 * expected) / 0.6, rel=1e-5)
 
 
-def test_cfg_by_hand():
-    p_c, p_u = jnp.array([[3.0]]), jnp.array([[1.0]])
-    for omega, expected in {0.0: 3.0, -1.0: 1.0, 0.5: 4.0, 2.0: 7.0}.items():
-        eps, _ = apply(p_c, p_u, p_c, omega)
-        assert eps.item() == expected
+def test_cfg_against_two():
+    found, _ = apply(
+        rules.cfg(), [[1.0]], omega=2.0, cond=[[3.0]], null=[[1.0]], guide=[[2.5]]
+    )
+    assert found.eps.item() == pytest.approx(3 + 2 * (3 - 1) + 2 * (3 - 2.5), rel=1e-6)
 
 
-def test_neutral_settings():
-    p_c, p_u, x_t = draw(0)
-    np.testing.assert_array_equal(apply(p_c, p_u, x_t, 0.0)[0], p_c)
-    np.testing.assert_allclose(apply(p_c, p_u, x_t, -1.0)[0], p_u, atol=1e-6)
-    np.testing.assert_array_equal(apply(p_c, p_c, x_t, 7.0)[0], p_c)
+def test_the_carry_passes_through_cfg():
+    assert apply(rules.cfg(), [[1.0]], "mine", cond=[[3.0]], null=[[1.0]])[1] == "mine"
 
 
-def test_a_halved_batch_gives_the_same_halves():
-    p_c, p_u, x_t = draw(1)
-    omega = jnp.array([0.1, 2.0, -0.5])[:, None, None, None]
-    whole, _ = apply(p_c, p_u, x_t, omega)
-    for s in (slice(0, 1), slice(1, 3)):
-        part, _ = apply(p_c[s], p_u[s], x_t[s], omega[s])
-        np.testing.assert_array_equal(part, whole[s])
+def test_apg_by_hand():
+    """x = 0, so x0 = -4/3 eps. x0_c = (4, 0), x0_u = (1, -4): g = (3, 4), of norm 5.
+
+    Cut to 2.5: (1.5, 2), along x0_c 1.5, across it (0, 2). omega 2, eta 0.5:
+    (4, 0) + 2 ((0, 2) + 0.5 (1.5, 0)) = (5.5, 4).
+    """
+    eps = dict(cond=[[-3.0, 0.0]], null=[[-0.75, 3.0]])
+    rule = rules.apg(momentum=-0.5, norm_threshold=2.5, eta=0.5)
+    x, zero = [[0.0, 0.0]], jnp.zeros((1, 2))
+    found, carry = apply(rule, x, zero, 2.0, **eps)
+    np.testing.assert_allclose(found.x0, [[5.5, 4.0]], rtol=1e-5)
+    np.testing.assert_allclose(found.eps, -0.75 * found.x0, rtol=1e-5)
+    # what is remembered is g before it is cut
+    np.testing.assert_allclose(carry, [[3.0, 4.0]], rtol=1e-5)
+    # the next g is (3, 4) - 0.5 (3, 4), of norm 2.5: not cut
+    found, carry = apply(rule, x, carry, 2.0, **eps)
+    np.testing.assert_allclose(carry, [[1.5, 2.0]], rtol=1e-5)
+    np.testing.assert_allclose(found.x0, [[5.5, 4.0]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["x0", "v"])
-def test_cfg_commutes_with_the_parametrisation(x64, kind):
-    p_c, p_u, x_t = draw(2, np.float64)
-    t = jnp.array([3, 400, 999])
-    to = {"x0": process.to_x0, "v": process.to_v}[kind]
-    there = apply(to(NS, x_t, t, p_c, "eps"), to(NS, x_t, t, p_u, "eps"), x_t, 1.7)[0]
-    eps = process.to_eps(NS, x_t, t, there, kind)
-    np.testing.assert_allclose(eps, apply(p_c, p_u, x_t, 1.7)[0], rtol=1e-9)
+def test_apg_removes_what_is_parallel():
+    p_c, p_u, x = draw(0)
+    rule = rules.apg(momentum=0.0, eta=0.0)
+    found, _ = apply(rule, x, jnp.zeros_like(x), 1.7, cond=p_c, null=p_u)
+    x0_c = (x - SIGMA * p_c) / ALPHA
+    moved = np.asarray(found.x0) - x0_c
+    across = np.sum(moved * x0_c, (1, 2, 3)) / np.sum(x0_c**2, (1, 2, 3))
+    np.testing.assert_allclose(across, 0, atol=1e-5)
+    assert np.abs(moved).max() > 0.1
 
 
-def test_the_carry_passes_through_and_the_rule_is_one_object():
-    p_c, p_u, x_t = draw(3)
-    assert apply(p_c, p_u, x_t, 1.0, "state")[1] == "state"
-    assert rules.cfg() is rules.cfg()  # or every call of `sample` would compile
+def test_apg_of_equal_predictions_is_their_own():
+    p_c, _, x = draw(1)
+    found, _ = apply(rules.apg(), x, jnp.zeros_like(x), 3.0, cond=p_c, null=p_c)
+    np.testing.assert_allclose(found.eps, p_c, atol=1e-5)
+    nothing = np.zeros_like(p_c)
+    found, _ = apply(rules.apg(), nothing, nothing, 3.0, cond=nothing, null=nothing)
+    np.testing.assert_array_equal(found.x0, nothing)
+
+
+def test_cfgpp_by_hand():
+    """lambda = 0.6: x0 of eps_u + 0.6 (eps_c - eps_u) = 2.2, and eps = eps_u = 1."""
+    found, _ = apply(rules.cfgpp(), [[1.0]], omega=-0.4, cond=[[3.0]], null=[[1.0]])
+    assert found.x0.item() == pytest.approx((1 - 0.8 * 2.2) / 0.6, rel=1e-5)
+    assert found.eps.item() == 1.0
+
+
+def test_the_omega_of_cfgpp_at_one_step():
+    """w = lambda a_s s_t / (a_s s_t - s_s a_t); on data lambda = w."""
+    grid = levels.from_timesteps(NS, np.array([500, 200]))
+    a_t, s_t, a_s, s_s = NS.alpha[500], NS.sigma[500], NS.alpha[200], NS.sigma[200]
+    omega = rules.cfgpp_omega(grid, np.array([2.0, 2.0]))
+    w = (1 + omega[0]) * a_s * s_t / (a_s * s_t - s_s * a_t)
+    assert w == pytest.approx(3.0, rel=1e-12)
+    assert omega[1] == pytest.approx(2.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["apg", "cfgpp"])
+def test_one_reference_only(name):
+    with pytest.raises(ValueError, match="takes one reference and there are 2"):
+        apply(rules.make(name), [[1.0]], jnp.zeros((1, 1)), cond=[[3.0]], null=[[1.0]],
+              guide=[[2.0]])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"norm_threshold": 0.0}, "norm_threshold must be positive"),
+        ({"momentum": 1.0}, r"momentum must lie in \(-1, 1\)"),
+        ({"eta": math.nan}, "eta be finite"),
+    ],
+)
+def test_bad_settings_of_apg(settings, words):
+    with pytest.raises(ValueError, match=words):
+        rules.apg(**settings)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from progguide_jax.diffusion import samplers
+from progguide_jax.diffusion import levels, samplers
 from progguide_jax.guidance import gradnorm, schedules
 
 T = 1000
@@ -56,7 +56,7 @@ def test_power_cosine_defaults_to_power_4():
     np.testing.assert_array_equal(make("pcs"), make("pcs", power=4))
 
 
-@pytest.mark.parametrize("spacing", samplers.SPACINGS)
+@pytest.mark.parametrize("spacing", levels.SPACINGS)
 def test_directions_in_sampling_order(spacing):
     ts = samplers.timesteps(T, 50, spacing)
     g = np.random.default_rng(0).random(T)

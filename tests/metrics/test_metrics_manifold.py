@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from golden import make_manifold
 
-from progguide_jax.metrics import manifold
+from progguide_jax.metrics import distances, manifold
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
@@ -72,7 +72,7 @@ def test_the_decisions_of_torch_fidelity_and_prdc(
     arrays, golden, monkeypatch, pair, block
 ):
     """400, 350 (60, 50) rows are no multiples of 64."""
-    monkeypatch.setattr(manifold, "_BLOCK", block)
+    monkeypatch.setattr(distances, "_BLOCK", block)
     prefix = "" if pair == "clusters" else "grid_"
     real, fake = arrays[prefix + "real"], arrays[prefix + "fake"]
     for k in (1, 3, 5):
@@ -156,9 +156,9 @@ def test_features_far_from_zero(arrays):
 
 def test_few_pairs_are_settled_one_by_one(arrays, monkeypatch):
     settled = []
-    settle = manifold._settle
+    settle = distances._settle
     monkeypatch.setattr(
-        manifold,
+        distances,
         "_settle",
         lambda p, row, *rest: settled.append(len(row)) or settle(p, row, *rest),
     )

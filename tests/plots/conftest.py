@@ -1,7 +1,7 @@
 import pytest
 import small_experiment
 
-from progguide_jax.plots import curves, plane
+from progguide_jax.plots import plane, time_curves
 
 
 @pytest.fixture(scope="session")
@@ -15,8 +15,8 @@ def figures(experiment):
     data, cells = experiment.data, experiment.cells
     cell = cells["gn", 100.0]
     return {
-        "gradnorm": curves.gradnorm(small_experiment.curve_arrays(3)),
-        "omega": curves.omega_curves(cell["timesteps"], {"gn": cell["omega"]}),
+        "gradnorm": time_curves.gradnorm(small_experiment.curve_arrays(3)),
+        "omega": time_curves.omega_curves(cell["timesteps"], {"gn": cell["omega"]}),
         "data": plane.data_pca(
             data["plane"], data["labels"], data["images"], data["image_labels"],
             data["explained"],
@@ -25,6 +25,6 @@ def figures(experiment):
         "trajectories": plane.trajectories(cells, per_class=3),
         "zoom": plane.zoom(cells, 100.0),
         "class_axis": plane.class_axis(cells, 4.0, per_class=3),
-        "closeness": curves.closeness(small_experiment.closeness_arrays()),
-        "loss": curves.loss_curve(small_experiment.metric_rows(), floor=0.2),
+        "closeness": time_curves.closeness(small_experiment.closeness_arrays()),
+        "loss": time_curves.loss_curve(small_experiment.metric_rows(), floor=0.2),
     }  # fmt: skip

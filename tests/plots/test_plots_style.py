@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from progguide_jax.plots import curves, style
+from progguide_jax.plots import style, time_curves
 
 
 def test_png_is_an_image_of_the_size_asked_for(figures):
@@ -21,7 +21,7 @@ def test_pictures_do_not_depend_on_the_style_outside(experiment):
     cell = experiment.cells["gn", 100.0]
 
     def draw():
-        figure = curves.omega_curves(cell["timesteps"], {"gn": cell["omega"]})
+        figure = time_curves.omega_curves(cell["timesteps"], {"gn": cell["omega"]})
         return style.png(figure, dpi=50)
 
     before = draw()

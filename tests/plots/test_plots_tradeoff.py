@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sweep_rows import FD, IS, row
 
-from progguide_jax.plots import style, tradeoff
+from progguide_jax.plots import cell_scores, noise_levels, style, tradeoff
 
 
 def sweep():
@@ -151,7 +151,7 @@ def _interval_rows():
 
 def test_intervals_lie_on_their_part_of_t():
     base, zeroed = _interval_rows()
-    left, right = tradeoff.intervals([base, *zeroed], FD, base, "lower").axes
+    left, right = cell_scores.intervals([base, *zeroed], FD, base, "lower").axes
     for ax, first in ((left, 3.0), (right, 0.0)):
         assert ax.get_xlim() == (1000, 0)
         (found,) = _bars(ax).values()
@@ -171,9 +171,29 @@ def test_intervals_lie_on_their_part_of_t():
 def test_intervals_without_pairs_and_without_intervals():
     base, zeroed = _interval_rows()
     zeroed[0]["differences"] = {}
-    assert len(tradeoff.intervals(zeroed, FD, base, "lower", 500).axes) == 1
+    assert len(cell_scores.intervals(zeroed, FD, base, "lower", 500).axes) == 1
     with pytest.raises(ValueError, match="no row has an interval"):
-        tradeoff.intervals([base], FD, base, "lower")
+        cell_scores.intervals([base], FD, base, "lower")
+
+
+def test_cells_stand_below_each_other_with_their_difference_to_the_first():
+    rows = sweep()
+    for k, r in enumerate(rows):
+        r["differences"] = {FD: {"value": 0.1 * k, "error": 0.01}} if k else {}
+    left, right = cell_scores.cells(rows, FD, "lower").axes
+    names = [tick.get_text() for tick in left.get_yticklabels()]
+    assert names == [r["cell"] for r in rows]
+    assert left.get_ylim()[0] > left.get_ylim()[1]  # the first on top
+    for ax, expected, first in (
+        (left, [[3.5, 0], [2.7, 1], [3.2, 2], [2.8, 3]], 3.5),
+        (right, [[0.1, 1], [0.2, 2], [0.3, 3]], 0),
+    ):
+        (container,) = ax.containers
+        np.testing.assert_allclose(container.lines[0].get_xydata(), expected)
+        assert ax.lines[-1].get_xdata() == [first, first]
+    assert left.get_xlabel() == f"{FD} (lower is better)"
+    rows[2]["differences"] = {}
+    assert len(cell_scores.cells(rows, FD, "lower").axes) == 1
 
 
 def _step_rows(scales_of):
@@ -187,7 +207,7 @@ def _step_rows(scales_of):
 
 def test_steps_of_one_scale_a_schedule_share_a_panel():
     rows = _step_rows({"static": [0.6], "gn": [0.8]})
-    (ax,) = tradeoff.steps(rows, FD, "lower").axes
+    (ax,) = cell_scores.steps(rows, FD, "lower").axes
     bars = _bars(ax)
     assert list(bars) == ["static, ω = 0.6", "gn, ω = 0.8"]
     points, _, error = bars["gn, ω = 0.8"]
@@ -195,12 +215,14 @@ def test_steps_of_one_scale_a_schedule_share_a_panel():
     np.testing.assert_allclose(error, 0.1)
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["50", "100", "200"]
     np.testing.assert_array_equal(np.round(points[:, 0]), [0, 1, 2])
-    (ax,) = tradeoff.steps(_step_rows({"gn": [0.6], "static": [0.6]}), FD, "lower").axes
+    (ax,) = cell_scores.steps(
+        _step_rows({"gn": [0.6], "static": [0.6]}), FD, "lower"
+    ).axes
     assert list(_bars(ax)) == ["gn", "static"]
 
 
 def test_steps_of_several_scales_have_a_panel_each():
-    axes = tradeoff.steps(
+    axes = cell_scores.steps(
         _step_rows({"static": [0.6, 0.2], "gn": [0.2]}), FD, "lower"
     ).axes
     assert [ax.get_title() for ax in axes] == ["ω = 0.2", "ω = 0.6"]
@@ -214,7 +236,7 @@ def test_calibration_has_a_place_for_no_noise():
         "fid": dict(noise=[4, 0, 1], value=[9.0, 3.0, 4.0], error=[0.3, 0.1, 0.2]),
         FD: dict(noise=[0, 8], value=[0.5, 7.0], error=[0.1, 0.1]),
     }
-    figure = tradeoff.calibration(curves)
+    figure = noise_levels.calibration(curves)
     (ax,) = figure.axes
     points, _, error = _bars(ax)["fid"]
     np.testing.assert_allclose(points, [[0, 3], [1, 4], [4, 9]])
@@ -226,7 +248,7 @@ def test_calibration_has_a_place_for_no_noise():
     np.testing.assert_allclose(np.diff(places)[1:], places[2] - places[1])  # log2
     assert places[1] - places[0] > 20
     curves["fid"]["value"][1] = 0.05  # its bar goes below 0
-    assert tradeoff.calibration(curves).axes[0].get_yscale() == "linear"
+    assert noise_levels.calibration(curves).axes[0].get_yscale() == "linear"
 
 
 def test_rows_that_do_not_belong_together_are_refused():
@@ -243,7 +265,7 @@ def test_rows_that_do_not_belong_together_are_refused():
             call([])
     del zeroed[1]["scores"][FD]
     with pytest.raises(ValueError, match="neg_perturb_w0.15 has no score fd_resnet56"):
-        tradeoff.intervals(zeroed, FD, base, "lower")
+        cell_scores.intervals(zeroed, FD, base, "lower")
 
 
 @pytest.mark.parametrize(
@@ -251,10 +273,12 @@ def test_rows_that_do_not_belong_together_are_refused():
     [
         lambda: tradeoff.tradeoff(sweep(), IS, FD),
         lambda: tradeoff.differences(sweep(), FD, "lower"),
-        lambda: tradeoff.intervals(_interval_rows()[1], FD, sweep()[0], "lower"),
-        lambda: tradeoff.steps(_step_rows({"static": [0.2], "gn": [0.4]}), FD, "lower"),
-        lambda: tradeoff.steps(_step_rows({"gn": [0.2, 0.4]}), FD, "lower"),
-        lambda: tradeoff.calibration({FD: dict(noise=[0], value=[1], error=[0.1])}),
+        lambda: cell_scores.intervals(_interval_rows()[1], FD, sweep()[0], "lower"),
+        lambda: cell_scores.steps(
+            _step_rows({"static": [0.2], "gn": [0.4]}), FD, "lower"
+        ),
+        lambda: cell_scores.steps(_step_rows({"gn": [0.2, 0.4]}), FD, "lower"),
+        lambda: noise_levels.calibration({FD: dict(noise=[0], value=[1], error=[0.1])}),
     ],
 )
 def test_legends_cover_no_axes_and_axes_are_named(draw):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from progguide_jax.models import inception
+from progguide_jax.extractors import inception
 from progguide_jax.pretrained import convert, inception_names
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden"

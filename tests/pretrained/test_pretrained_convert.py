@@ -11,10 +11,10 @@ from flax import linen as nn
 from progguide_jax.pretrained import convert
 
 RULES = [
-    convert.Rule(r"conv\.weight", "params/conv/kernel", convert.conv),
-    convert.Rule(r"fc(\d)\.weight", r"params/fc\1/kernel", convert.dense),
-    convert.Rule(r"fc(\d)\.bias", r"params/fc\1/bias"),
-    convert.Rule(r"bn\.running_(mean|var)", r"batch_stats/bn/\1"),
+    convert.Renaming(r"conv\.weight", "params/conv/kernel", convert.conv),
+    convert.Renaming(r"fc(\d)\.weight", r"params/fc\1/kernel", convert.dense),
+    convert.Renaming(r"fc(\d)\.bias", r"params/fc\1/bias"),
+    convert.Renaming(r"bn\.running_(mean|var)", r"batch_stats/bn/\1"),
 ]
 
 
@@ -105,7 +105,7 @@ def test_the_dtype_is_the_networks(dtype):
     assert result["params"]["fc0"]["bias"].tolist() == expected.tolist()
     half = {"params": {"x": shape(6, dtype=jnp.bfloat16)}}
     result = convert.convert(
-        {"x": weights["fc0.bias"]}, [convert.Rule("x", "params/x")], half
+        {"x": weights["fc0.bias"]}, [convert.Renaming("x", "params/x")], half
     )
     assert result["params"]["x"].dtype == jnp.bfloat16
 
@@ -113,9 +113,9 @@ def test_the_dtype_is_the_networks(dtype):
 def test_one_name_may_fill_several_variables():
     """A fused query, key and value; a scalar keeps its shape."""
     rules = [
-        convert.Rule("qkv", f"params/{n}", lambda x, i=i: x[2 * i : 2 * i + 2])
+        convert.Renaming("qkv", f"params/{n}", lambda x, i=i: x[2 * i : 2 * i + 2])
         for i, n in enumerate("qkv")
-    ] + [convert.Rule("scale", "params/scale")]
+    ] + [convert.Renaming("scale", "params/scale")]
     variables = {"params": {n: shape(2) for n in "qkv"} | {"scale": shape()}}
     weights = {"qkv": np.arange(6.0), "scale": np.array(3.0)}
     result = convert.convert(weights, rules, variables)["params"]
@@ -145,7 +145,7 @@ def test_a_weight_without_a_place():
     """A deeper network's weights, and a path that is no leaf."""
     message = refusal(source() | {"fc2.bias": np.zeros(2)})
     assert "without a place in the network: fc2.bias -> params/fc2/bias" in message
-    inner = [*RULES, convert.Rule("x", "params/conv")]
+    inner = [*RULES, convert.Renaming("x", "params/conv")]
     assert "x -> params/conv" in refusal(source() | {"x": np.zeros(2)}, inner)
 
 
@@ -168,12 +168,12 @@ def test_values_that_are_not_finite(value):
 
 
 def test_a_variable_filled_twice():
-    twice = [*RULES, convert.Rule(r"fc1\.bias|other", "params/fc1/bias")]
+    twice = [*RULES, convert.Renaming(r"fc1\.bias|other", "params/fc1/bias")]
     message = refusal(source(), twice)
     kind = "filled more than once: params/fc1/bias by"
     assert f"{kind} fc1.bias and fc1.bias" in message
     once = [r for r in twice if "bias" not in r.target] + [
-        convert.Rule(r"fc(0)\.bias|fc1\.bias2", r"params/fc0/bias"),
+        convert.Renaming(r"fc(0)\.bias|fc1\.bias2", r"params/fc0/bias"),
         twice[-1],
     ]
     message = refusal(source() | {"other": np.zeros(3)}, once)

@@ -21,7 +21,8 @@ def read(path):
     resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
     resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
     like = {"x": np.zeros(6), "y": np.zeros(6)}
-    rules = [convert.Rule("a", "x", np.ravel), convert.Rule("a", "y", np.ones_like)]
+    shapes = {"x": np.ravel, "y": np.ones_like}
+    rules = [convert.Renaming("a", name, shape) for name, shape in shapes.items()]
     try:
         convert.convert(readers.read(path), rules, like)
     except ValueError as error:
@@ -206,7 +207,7 @@ def test_an_expanded_tensor_of_the_right_shape_fits(tmp_path):
     """torch.save writes expand()'s result with a stride of 0."""
     tree = {"a": files.tensor(MEMORY, 1, (6,), (0,))}
     files.write_zip(tmp_path / "x", tree, {"0": np.float32([5, 7]).tobytes()})
-    rules = [convert.Rule("a", "x")]
+    rules = [convert.Renaming("a", "x")]
     like = {"x": np.zeros(6, np.float32)}
     found = convert.convert(readers.read(tmp_path / "x"), rules, like)
     assert found["x"].tolist() == [7] * 6

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from progguide_jax.models import vit
+from progguide_jax.extractors import vit
 from progguide_jax.pretrained import convert, readers, vit_names
 
 FOLDER = pathlib.Path(__file__).parents[1] / "golden"

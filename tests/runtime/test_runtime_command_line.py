@@ -12,6 +12,7 @@ import pytest
 
 from configs import base
 from progguide_jax.runtime import command_line
+from progguide_jax.runtime import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -64,16 +65,101 @@ def test_main_gets_the_locked_config_and_a_workdir_that_exists(recipe, tmp_path)
             "--workdir",
             workdir,
             "--config.train.batch_size=64",
-            "--config.model.channel_mult=(1,2)",
+            "--config.model.unet.channel_mult=(1,2)",
             "--noconfig.data.flip",
+            "--config.guidance.interval.t_max=50",
+            "--config.sample.karras.sigma_min=0.1",
+            "--config.guidance.references=('null','autoguidance')",
         ],
     )
     ((config, given),) = seen
     assert given == workdir and os.listdir(workdir) == []
     assert (config.seed, config.train.batch_size) == (5, 64)
-    assert config.model.channel_mult == (1, 2) and config.data.flip is False
+    assert config.model.unet.channel_mult == (1, 2) and config.data.flip is False
+    assert config.guidance.interval.to_dict() == {"t_min": None, "t_max": 50}
+    assert config.sample.karras.sigma_min == 0.1
+    assert config.guidance.references == ("null", "autoguidance")
     with pytest.raises(AttributeError):
         config.train.bach_size = 3
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A workdir with the config.json of a training run."""
+    config = base.get_config()
+    config.seed, config.model.unet.channel_mult = 7, (1, 2)
+    config_lib.write_provenance(str(tmp_path / "run"), config)
+    return tmp_path / "run"
+
+
+def test_without_config_it_is_that_of_the_workdir_with_overrides(recipe, workdir):
+    seen = []
+    command_line.run(
+        lambda *given: seen.append(given),
+        [
+            "prog",
+            f"--workdir={workdir}",
+            "--config.guidance.schedule=interval",
+            "--config.guidance.interval.t_max=50",
+            "--config.model.unet.attention_resolutions=(8,)",
+            "--config.train.learning_rate=1",
+        ],
+    )
+    ((config, _),) = seen
+    wanted = base.get_config()
+    wanted.seed, wanted.model.unet.channel_mult = 7, (1, 2)
+    wanted.guidance.schedule, wanted.guidance.interval.t_max = "interval", 50
+    wanted.model.unet.attention_resolutions = (8,)
+    wanted.train.learning_rate = 1.0
+    assert config.to_dict() == wanted.to_dict()
+    assert isinstance(config.train.learning_rate, float)
+    with pytest.raises(AttributeError):
+        config.train.bach_size = 3
+    command_line.run(
+        lambda *given: seen.append(given),
+        ["prog", f"--workdir={workdir}", f"--config={recipe}"],
+    )
+    assert seen[1][0].seed == 0  # --config goes first
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--config.train.bach_size=3"], "did you mean train.batch_size"),
+        (["--config.guidance.interval.t_max=late"], "holds 'late'"),
+    ],
+)
+def test_overrides_of_a_workdirs_config_are_checked_too(
+    capsys, workdir, arguments, words
+):
+    def check(config):
+        if not isinstance(config.guidance.interval.t_max, int | None):
+            raise ValueError(f"holds {config.guidance.interval.t_max!r}")
+
+    with pytest.raises(SystemExit):
+        command_line.run(
+            never, ["prog", f"--workdir={workdir}", *arguments], check=check
+        )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_a_damaged_config_of_a_workdir_is_one_line(capsys, workdir):
+    (workdir / "config.json").write_text("{")
+    code, (line,) = ended(capsys, never, f"--workdir={workdir}")
+    assert code == 2 and "config.json is damaged" in line
+
+
+def test_the_check_comes_before_the_work(capsys, recipe, tmp_path):
+    def check(config):
+        raise ValueError(f"seed {config.seed} is no good")
+
+    with pytest.raises(SystemExit) as end:
+        command_line.run(
+            never, ["prog", f"--config={recipe}", f"--workdir={tmp_path}"], check=check
+        )
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "error: seed 0 is no good\n"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +170,15 @@ def test_main_gets_the_locked_config_and_a_workdir_that_exists(recipe, tmp_path)
         (["--config.batch_size=1"], "did you mean eval.batch_size or "
          "probe.batch_size or sample.batch_size or train.batch_size?"),
         (["--config.zzz=0"], "unknown config key 'zzz': --print_config"),
+        (["--config.sample.eta=1"], "unknown config key 'sample.eta': did you mean "
+         "sample.ddim.eta?"),
+        (["--noconfig.sample.clip_x0"], "did you mean guidance.projection?"),
+        (["--config.guidance.t_max=9"], "did you mean guidance.interval.t_max or "
+         "guidance.neg_perturb.t_max?"),
+        (["--config.guidance.table=w.npy"], "did you mean guidance.table.file?"),
+        (["--config.guidance.step=1"], "did you mean guidance.autoguidance.step?"),
+        (["--config.data.two_gaussians=0"], "config.data.two_gaussians is a section: "
+         "set data.two_gaussians.mean or data.two_gaussians.std"),
         (["--config.train.batch_size=abc"], "invalid literal for int"),
         (["--config.train.learning_rate=fast"], "could not convert string to float"),
         (["--workdri=x"], "Did you mean: workdir"),
@@ -106,7 +201,8 @@ def test_a_wrong_argument_is_one_line_and_code_2(
     [
         (["--config=missing.py"], "no file 'missing.py'"),
         (["--config"], "no file ''"),
-        ([], "--config=FILE.py is missing"),
+        ([], "--config=FILE.py is missing, and {tmp}/w has no config.json"),
+        ([], "--config=FILE.py is missing: see configs/"),
         (["--config={recipe}:smok"], "unknown variant 'smok': use smoke"),
         (["--config={broken}"], "SyntaxError"),
         (["--config={recipe}"], "--workdir=DIR is missing"),
@@ -118,7 +214,8 @@ def test_a_config_that_cannot_be_had_is_one_line_and_code_2(
     broken = tmp_path / "broken.py"
     broken.write_text("def get_config(:\n")
     arguments = [a.format(recipe=recipe, broken=broken) for a in arguments]
-    if "--workdir" not in words:
+    words = words.format(tmp=tmp_path)
+    if "--workdir" not in words and "missing: see" not in words:
         arguments.insert(0, f"--workdir={tmp_path / 'w'}")
     code, lines = ended(capsys, never, *arguments)
     assert code == 2 and len(lines) == 1

@@ -1,0 +1,233 @@
+"""The one sampling loop: a `lax.scan` over the rows of a solver's plan.
+
+It never learns the name of a schedule, a solver or a weight: those are arrays, so one
+compiled program serves every curve, every solver of one length and memory, and every
+setting of a rule. What it guarantees, whatever the rule: an image of omega = 0 gets the
+conditional prediction, and a step that has omega = 0 for the whole batch evaluates the
+conditional branch only.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from progguide_jax.diffusion import asking, noise, plans, prediction, process, tracing
+from progguide_jax.guidance import projections, rules
+
+
+class Rows(NamedTuple):
+    """What the loop scans over, [N] each, from a plan: the matrix in the dtype of x,
+    omega {reference: [N] or [N,B]}."""
+
+    index: np.ndarray
+    matrix: np.ndarray
+    t: np.ndarray
+    alpha: np.ndarray
+    sigma: np.ndarray
+    alpha_next: np.ndarray
+    sigma_next: np.ndarray
+    gain: np.ndarray
+    kick: np.ndarray
+    omega: dict[str, jax.Array]
+
+
+def rows(
+    plan: plans.Plan,
+    branches: dict[str, prediction.Branch],
+    omega: jax.Array | dict[str, jax.Array],
+    rule: rules.Rule,
+    x: jax.Array | jax.ShapeDtypeStruct,
+) -> Rows:
+    """The plan and the weights as the loop takes them, for states like x [B,...].
+
+    ValueError if the weights, the rule and the plan do not go together.
+    """
+    num_steps, batch = int(plan.omega.max()) + 1, x.shape[0]
+    references = [name for name in branches if name != "cond"]
+    if "cond" not in branches or not references:
+        raise ValueError(
+            f'branches are {", ".join(branches) or "none"}: name one "cond", and at '
+            "least one to guide against"
+        )
+    if not isinstance(omega, dict):
+        omega = dict.fromkeys(references, omega)
+        if len(references) > 1:
+            raise ValueError(
+                f"there are several references ({', '.join(references)}): give omega "
+                "as a dict by branch"
+            )
+    if set(omega) != set(references):
+        raise ValueError(
+            f"omega is for {', '.join(omega)} and the references are "
+            f"{', '.join(references)}: name the same"
+        )
+    omega = {name: jnp.asarray(omega[name], x.dtype) for name in references}
+    for values in omega.values():
+        if values.shape not in ((num_steps,), (num_steps, batch)):
+            raise ValueError(
+                f"omega has shape {values.shape}: expected [S] = ({num_steps},) or "
+                f"[S,B] = ({num_steps}, {batch})"
+            )
+    if not (rule.consistent or plan.reads_eps):
+        raise ValueError(
+            "this rule returns an eps of its own and the solver reads x0 only: use "
+            "ddim, euler or heun with it"
+        )
+    if np.any(plan.alpha == 0) and branches["cond"].predicts == "eps":
+        raise ValueError(
+            "the first level is pure noise (alpha = 0), from which an eps-network "
+            "cannot start: use a network that predicts v or x0, or another grid"
+        )
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return Rows(
+        np.arange(len(plan.t), dtype=np.int32),
+        np.asarray(plan.matrix, x.dtype),
+        np.asarray(plan.t, wide),
+        *(
+            np.asarray(column, wide)
+            for column in (
+                plan.alpha, plan.sigma, plan.alpha_next, plan.sigma_next,
+                plan.gain, plan.kick,
+            )
+        ),
+        {name: values[plan.omega] for name, values in omega.items()},
+    )  # fmt: skip
+
+
+def scan(
+    branches: asking.Branches,
+    x_T: jax.Array,
+    rows: Rows,
+    keys: jax.Array,
+    rule: rules.Rule,
+    projection: projections.Projection | None,
+    *,
+    trajectory: bool = False,
+    trace: bool = False,
+    double_batch: bool = False,
+):
+    """The loop, to be called under jit: (x_0, then x after every row [N,B,...] and a
+    `tracing.Trace`, each only if it is asked for). keys: one an image [B]."""
+    batch, dtype = x_T.shape[0], x_T.dtype
+    memory = rows.matrix.shape[1] - 1
+
+    def body(state, row: Rows):
+        x, remembered, carry = state
+        x = jax.lax.cond(
+            row.kick != 0,
+            lambda x: _kicked(x, row, noise.fold_in(noise.fold_in(keys, row.index), 1)),
+            lambda x: x,
+            x,
+        )
+        step = _step(x, row, keys, branches.predicts)
+        level = process.Level(
+            *(jnp.full(batch, value) for value in (row.t, row.alpha, row.sigma))
+        )
+        evaluate = asking.Evaluate(branches, x, level, step, double_batch)
+        if not double_batch:
+            # outside of the choice below: an image of omega = 0 gets these very bits
+            evaluate("cond")
+        on = functools.reduce(
+            jnp.logical_or, [weight != 0 for weight in row.omega.values()]
+        )
+
+        def guided(carry):
+            asked = evaluate.branch()
+            result = rule(asked, step, carry)
+            found, new_carry = _checked(result, carry, dtype)
+            if on.ndim:  # else omega is not 0 for any image here
+                found = _choose(on, found, asked("cond")[0])
+                new_carry = _choose(on, new_carry, carry)
+            seen = tracing.measure(found, asked, step) if trace else None
+            return found, new_carry, seen
+
+        def conditional(carry):
+            (c,) = evaluate.branch()("cond")
+            seen = tracing.unguided(step) if trace else None
+            return c, carry, seen
+
+        found, carry, seen = jax.lax.cond(jnp.any(on), guided, conditional, carry)
+        if projection is not None:
+            moved = step.from_x0(projection(found.x0, step).astype(dtype))
+            if not rule.consistent:
+                kept = prediction.Prediction(moved.x0, found.eps)
+                moved = _choose(on, kept, moved)
+            found = moved
+        z = jax.lax.cond(
+            jnp.any(row.matrix[:, plans.Z] != 0),
+            lambda: noise.initial_noise(
+                noise.fold_in(keys, row.index), x.shape[1:], dtype
+            ),
+            lambda: jnp.zeros_like(x),
+        )
+        known = (found.x0, found.eps, x, z, *remembered)
+        x, *remembered = (
+            sum(row.matrix[i, j] * value for j, value in enumerate(known))
+            for i in range(1 + memory)
+        )
+        return (x, remembered, carry), (x if trajectory else None, seen)
+
+    carry = None if rule.init is None else rule.init(x_T)
+    _check_carry(carry, batch)
+    state = (x_T, [jnp.zeros_like(x_T)] * memory, carry)
+    (x_0, _, _), (path, seen) = jax.lax.scan(body, state, rows)
+    return x_0, *(found for found in (path, seen) if found is not None)
+
+
+def _step(x, row: Rows, keys, predicts: str) -> prediction.Step:
+    def scalar(value):
+        return value.astype(x.dtype)
+
+    return prediction.Step(
+        x=x,
+        t=row.t,
+        alpha=scalar(row.alpha),
+        sigma=scalar(row.sigma),
+        alpha_next=scalar(row.alpha_next),
+        sigma_next=scalar(row.sigma_next),
+        weights={n: prediction.per_image(w, x) for n, w in row.omega.items()},
+        index=row.index,
+        keys=noise.fold_in(noise.fold_in(keys, row.index), 2),
+        predicts=predicts,
+    )
+
+
+def _kicked(x, row: Rows, keys):
+    z = noise.initial_noise(keys, x.shape[1:], x.dtype)
+    return (row.gain * x + row.kick * z).astype(x.dtype)
+
+
+def _choose(on: jax.Array, new, old):
+    """new where omega is not 0, leaf by leaf; on: [B] or a scalar."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(prediction.per_image(on, a), a, b), new, old
+    )
+
+
+def _checked(result, carry, dtype):
+    """What a rule returned, in the dtype of x; ValueError if it is something else."""
+    pair = isinstance(result, tuple) and len(result) == 2
+    if not pair or not isinstance(result[0], prediction.Prediction):
+        raise ValueError(
+            "a rule must return (Prediction(x0, eps), carry), such as "
+            f"step.from_eps(eps), carry: got {type(result).__name__}"
+        )
+    found, new_carry = result
+    if jax.tree.structure(new_carry) != jax.tree.structure(carry):
+        raise ValueError(
+            "a rule must return its carry in the form in which it got it: it got "
+            f"{jax.tree.structure(carry)} and returned {jax.tree.structure(new_carry)}"
+        )
+    return jax.tree.map(lambda a: a.astype(dtype), found), new_carry
+
+
+def _check_carry(carry, batch: int) -> None:
+    for leaf in jax.tree.leaves(carry):
+        if jnp.shape(leaf)[:1] != (batch,):
+            raise ValueError(
+                f"the carry of a rule has a leaf of shape {jnp.shape(leaf)}: its first "
+                f"axis must be the batch, {batch}, so that each image has its own"
+            )

@@ -1,0 +1,34 @@
+"""A system: all that sampling and probing ask of a model, whatever kind it is."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from progguide_jax.diffusion import prediction, process
+
+
+class System(NamedTuple):
+    """A model, trained or exact, of pixels or latents, of labels or prompts.
+
+    A pytree could not hold its functions: hand `branch(...)` to the sampler instead.
+    """
+
+    # conditions, a pytree with leading axis B -> the branch that answers for them
+    branch: Callable[[Any], prediction.Branch]
+    noise_schedule: process.NoiseSchedule
+    shape: tuple[int, ...]  # of one x
+    condition: Callable[[Any], Any]  # labels or prompts -> conditions
+    null: Any  # the conditions of "no condition", without the axis B or with it
+    decode: Callable[[jax.Array], jax.Array]  # x -> images
+    origin: dict[str, Any]  # what it was made by, as JSON: checkpoint step and digest
+
+
+def null_like(null: Any, cond: Any) -> Any:
+    """`null` with the axis B, dtypes and shapes of the conditions."""
+    return jax.tree.map(
+        lambda n, c: jnp.broadcast_to(jnp.asarray(n, c.dtype), c.shape),
+        null,
+        jax.tree.map(jnp.asarray, cond),
+    )

@@ -1,0 +1,93 @@
+"""What guidance did, evaluation by evaluation: asked for and applied."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from progguide_jax.diffusion import asking, prediction
+
+
+class Trace(NamedTuple):
+    """N evaluations of B images; the dicts have an entry [N,B] for each reference.
+
+    t: [N]. omega: the weight asked for. applied: the weight that p_c + a (p_c - p_ref)
+    would need to come closest to what the rule returned (with several references, of
+    all at once): omega itself for cfg, 0 where nothing was guided. delta: L2 norm of
+    eps_c - eps_ref. cosine: of eps_c and eps_ref. Both are nan where the reference was
+    not evaluated on x_t. evaluations: network evaluations of the whole batch, [N].
+    """
+
+    t: jax.Array
+    omega: dict[str, jax.Array]
+    applied: dict[str, jax.Array]
+    delta: dict[str, jax.Array]
+    cosine: dict[str, jax.Array]
+    evaluations: jax.Array
+
+
+def measure(
+    found: prediction.Prediction, asked: asking.Evaluate, step: prediction.Step
+) -> Trace:
+    """The row of an evaluation in which a rule returned `found`."""
+    c = asked.found["cond"].eps
+    batch = len(c)
+    references = {n: p.eps for n, p in asked.found.items() if n in step.weights}
+    deltas = {name: c - eps for name, eps in references.items()}
+    applied = _least_squares(list(deltas.values()), found.eps - c)
+    nan = jnp.full(batch, jnp.nan)
+
+    def cosine(a, b):
+        return prediction.dot(a, b) / (prediction.norm(a) * prediction.norm(b))
+
+    def each(values):
+        return {name: values.get(name, nan) for name in step.weights}
+
+    return Trace(
+        step.t,
+        _asked_for(step),
+        each(dict(zip(deltas, applied, strict=True))),
+        each({n: prediction.norm(d).reshape(batch) for n, d in deltas.items()}),
+        each({n: cosine(c, eps).reshape(batch) for n, eps in references.items()}),
+        jnp.int32(asked.count),
+    )
+
+
+def unguided(step: prediction.Step) -> Trace:
+    """The row of an evaluation of the conditional branch alone."""
+    batch = len(step.x)
+    wide = jnp.promote_types(step.x.dtype, jnp.float32)
+
+    def each(value):
+        return {name: jnp.full(batch, value, wide) for name in step.weights}
+
+    return Trace(
+        step.t, _asked_for(step), each(0.0), each(jnp.nan), each(jnp.nan), jnp.int32(1)
+    )
+
+
+def _asked_for(step: prediction.Step) -> dict[str, jax.Array]:
+    batch = len(step.x)
+    wide = jnp.promote_types(step.x.dtype, jnp.float32)
+    return {
+        name: jnp.broadcast_to(jnp.ravel(omega).astype(wide), batch)
+        for name, omega in step.weights.items()
+    }
+
+
+def _least_squares(columns: list, target: jax.Array) -> list[jax.Array]:
+    """The weights [B] of each of `columns` whose sum is nearest to target, per image;
+    0 for a column of zeros."""
+    batch = len(target)
+    if not columns:
+        return []
+    gram = jnp.stack(
+        [jnp.stack([prediction.dot(a, b).reshape(batch) for b in columns], -1)
+         for a in columns], -1,
+    )  # fmt: skip
+    right = jnp.stack([prediction.dot(a, target).reshape(batch) for a in columns], -1)
+    if len(columns) == 1:
+        size = gram[:, 0, 0]
+        return [jnp.where(size > 0, right[:, 0] / jnp.where(size > 0, size, 1), 0)]
+    weights = jnp.einsum("bij,bj->bi", jnp.linalg.pinv(gram), right)
+    return [weights[:, i] for i in range(len(columns))]

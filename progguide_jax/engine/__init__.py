@@ -1,0 +1,1 @@
+"""Training, probing and sampling a workdir."""

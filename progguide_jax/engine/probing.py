@@ -1,0 +1,282 @@
+"""Probing a trained workdir: Algorithm 1 over the training images, resumable."""
+
+import functools
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from progguide_jax.data import batches
+from progguide_jax.engine import results
+from progguide_jax.guidance import gradnorm
+from progguide_jax.plots import style, time_curves
+from progguide_jax.runtime import config as config_lib
+from progguide_jax.runtime import digests, files, sharding, writers
+from progguide_jax.systems import build, validation
+
+SITE = "label-embedding row"
+UNIFORM_STREAM, IMAGE_STREAM, T_STREAM = 3, 4, 6  # of `batches.philox`
+
+
+def probe(config, workdir: str) -> None:
+    """Measure g(t, c) with the averaged weights: WORKDIR/probe/curve.{npz,json,png}.
+
+    curve.npz: g, standard_error, count, G, G_standard_error [K,T]; gn [T], the class
+    mean of G, with gn_standard_error; t [T]. g is that of eps whatever the network
+    predicts: in x0 it would be (sigma / alpha) g, another curve. The accumulator is
+    saved on the way: the same command goes on where it stopped.
+    """
+    validation.validate(config)
+    mesh = sharding.mesh()
+    sharding.check_batch(config.probe.batch_size, mesh, "probe.batch_size")
+    params, origin = build.load_ema(config, workdir, mesh)
+    path = epath.Path(curve_path(workdir)).with_suffix(".json")
+    made_by = _provenance(config, origin)
+    if results.find(path, made_by) or _found_without_made_by(path, made_by):
+        logging.info("already there: %s", curve_path(workdir))
+        return
+    dataset = build.load_data(config)
+    with jax.default_matmul_precision("highest"):
+        acc = _accumulate(config, mesh, path.parent, dataset, params, made_by)
+    arrays = _arrays(gradnorm.mean_curve(acc))
+    record = {"made_by": made_by, "versions": config_lib.versions()}
+    results.write(path, results.Result(record, arrays))
+    if jax.process_index() == 0:
+        picture = style.png(time_curves.gradnorm(arrays))
+        files.write(path.with_suffix(".png"), picture)
+        (path.parent / "accumulator.npz").unlink(missing_ok=True)
+    logging.info("probed: %s", curve_path(workdir))
+
+
+def curve_path(workdir: str) -> str:
+    return str(epath.Path(workdir) / "probe" / "curve.npz")
+
+
+def curve_made_by(path: str) -> dict:
+    """What a curve.npz was made by: checkpoint, noise_schedule, probe, ...
+
+    FileNotFoundError without a curve, ValueError without its record.
+    """
+    if not epath.Path(path).exists():
+        raise FileNotFoundError(
+            f"no gradient-norm curve at {path}: run probe.py first, with the same "
+            "--config and --workdir"
+        )
+    record = epath.Path(path).with_suffix(".json")
+    if not record.exists():
+        raise ValueError(f"{record} is missing: run probe.py again")
+    return _made_by(files.load_json(record))
+
+
+def load_curve(config, path: str, origin: dict) -> np.ndarray:
+    """g [K,T] of a curve.npz; ValueError unless it was probed on the checkpoint
+    `origin` and with the noise schedule of config."""
+    made_by, arrays = curve_made_by(path), files.load_npz(path)
+    try:
+        schedule, checkpoint = made_by["noise_schedule"], made_by["checkpoint"]
+        step, g = checkpoint["step"], arrays["g"]
+    except KeyError as error:
+        raise ValueError(
+            f"{path} or its .json lacks {error}: run probe.py again"
+        ) from error
+    if schedule != _schedule_digest(config):
+        raise ValueError(
+            f"{path} was probed with another noise schedule: run probe.py again with "
+            "this config"
+        )
+    if checkpoint != origin:
+        raise ValueError(
+            f"{path} was probed on another checkpoint (step {step}; this one is step "
+            f"{origin['step']}): run probe.py again, or pass its G as a table"
+        )
+    return g
+
+
+def draw(
+    mode: str,
+    seed: int,
+    number: int,
+    size: int,
+    labels: np.ndarray,
+    num_timesteps: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(index int64 [B] into labels [N], t int32 [B]) of batch `number`: a function of
+    (seed, number).
+
+    "stratified": K places in a row hold each class once, and each class goes through
+    permutations of its images and of 0 ... T-1, so that K T places hold every (t, c)
+    once. "uniform": images in the order of an epoch and independent t, as Algorithm 1
+    says.
+    """
+    if mode == "uniform":
+        bits = batches.philox(seed, UNIFORM_STREAM, number).random_raw(size)
+        index = batches.indices(seed, number, size, len(labels))
+        return index, (bits % np.uint64(num_timesteps)).astype(np.int32)
+    classes = np.unique(labels)
+    place = np.arange(number * size, (number + 1) * size)
+    rank, which = np.divmod(place, len(classes))
+    index, t = np.empty(size, np.int64), np.empty(size, np.int32)
+    for i, c in enumerate(classes):
+        mine = which == i
+        members = np.flatnonzero(labels == c)
+        image_seed, t_seed = ((seed, stream, i) for stream in (IMAGE_STREAM, T_STREAM))
+        index[mine] = members[_round_robin(*image_seed, rank[mine], len(members))]
+        t[mine] = _round_robin(*t_seed, rank[mine], num_timesteps)
+    return index, t
+
+
+def _round_robin(seed, stream, substream, rank, n: int) -> np.ndarray:
+    """Element rank[...] of endless permutations of 0 ... n-1, one after the other."""
+    cycle, place = np.divmod(rank, n)
+    result = np.empty(len(rank), np.int64)
+    for k in np.unique(cycle):
+        counter = (int(k) << 16) + substream
+        bits = batches.philox(seed, stream, counter).random_raw(n)
+        result[cycle == k] = np.argsort(bits, kind="stable")[place[cycle == k]]
+    return result
+
+
+def probe_step(acc, params, batch: dict, number, *, config, module):
+    """Add one global batch {"image", "label", "t"} to the accumulator."""
+    key = jax.random.fold_in(jax.random.key(config.probe.seed), 2)
+    key = jax.random.fold_in(key, number)
+    label, x0 = batch["label"], batch["image"]
+    ns = build.noise_schedule(config)
+    g = gradnorm.per_example(
+        functools.partial(build.eps_of_embedding(module, ns), params),
+        x0,
+        jax.random.normal(key, x0.shape),
+        batch["t"],
+        build.embed_label(module, params, label),
+        noise_schedule=ns,
+    )
+    return gradnorm.accumulate(acc, g, batch["t"], label)
+
+
+def compiled_step(config, mesh):
+    """`probe_step` under jit in float32: accumulator donated, batch split."""
+    repl, split = sharding.replicated(mesh), sharding.batch(mesh)
+    module = build.network(config, dtype="float32")
+    return jax.jit(
+        functools.partial(probe_step, config=config, module=module),
+        in_shardings=(repl, repl, split, repl),
+        out_shardings=repl,
+        donate_argnums=0,
+    )
+
+
+def _accumulate(config, mesh, folder, dataset, params, made_by):
+    settings, size = config.probe, config.probe.batch_size
+    num_timesteps = config.noise.num_timesteps
+    num_batches = -(-settings.num_examples // size)
+    acc, first = _resume(folder, made_by, config)
+    acc = jax.device_put(acc, sharding.replicated(mesh))
+    step = compiled_step(config, mesh)
+    rows = sharding.host_rows(size)
+
+    def make_batch(number):
+        index, t = draw(
+            settings.timesteps,
+            settings.seed,
+            number,
+            size,
+            dataset.labels,
+            num_timesteps,
+        )
+        batch = batches.take(dataset, index[rows])
+        return {"image": batch["image"], "label": batch["label"], "t": t[rows]}
+
+    bar = writers.progress(num_batches, "probe", initial=first)
+    with bar:
+        for number, batch in batches.prefetch(make_batch, first, num_batches):
+            acc = step(acc, params, sharding.put(mesh, batch), jnp.int32(number))
+            done = number + 1
+            if done % 8 == 0:
+                # or the bar would run ahead; and CPU devices with many steps under way
+                # can wait for each other for ever
+                jax.block_until_ready(acc)
+            if done % settings.checkpoint_every == 0 and jax.process_index() == 0:
+                _save(folder, acc, done, made_by)
+            bar.update()
+    return jax.device_get(acc)
+
+
+def _save(folder, acc, done: int, made_by: dict) -> None:
+    files.save_npz(
+        folder / "accumulator.npz",
+        done=np.array(done),
+        made_by=np.array(json.dumps(made_by, sort_keys=True)),
+        **acc._asdict(),
+    )
+
+
+def _resume(folder, made_by: dict, config):
+    """(accumulator, finished batches); one of another checkpoint or config is left."""
+    path = folder / "accumulator.npz"
+    if path.exists():
+        saved = files.load_npz(path)
+        if saved.pop("made_by").item() == json.dumps(made_by, sort_keys=True):
+            first = int(saved.pop("done"))
+            logging.info("resuming the probe after %d batches", first)
+            return gradnorm.Accumulator(**saved), first
+        logging.info("%s belongs to another checkpoint or config: not used", path)
+    return gradnorm.empty(config.data.num_classes, config.noise.num_timesteps), 0
+
+
+def _schedule_digest(config) -> str:
+    return digests.digest({"alpha_bar": build.noise_schedule(config).alpha_bar})
+
+
+def _provenance(config, origin: dict) -> dict:
+    """All that a curve depends on. The noise schedule is there by its values, and the
+    network with what it predicts by its checkpoint, which fits no other."""
+    settings = config_lib.to_dict(config.probe)
+    del settings["checkpoint_every"]
+    return {
+        "checkpoint": origin,
+        "noise_schedule": _schedule_digest(config),
+        "probe": settings,
+        "data": config_lib.as_json(build.data_about(config)),
+        "site": SITE,
+        "reduction": "sum of |eps_hat - eps| over pixels, L2 norm, mean over examples",
+        "weights": "ema_params, no dropout, null label left out",
+    }
+
+
+def _made_by(record) -> dict:
+    """A record's made_by; the first version of this program had its entries on top."""
+    if isinstance(record, dict):
+        record = record.get("made_by", record)
+    return record if isinstance(record, dict) else {}
+
+
+def _found_without_made_by(path, made_by: dict) -> bool:
+    """Whether the curve at `path` is one of the first version, made by the same.
+
+    Its data are not compared: their keys have changed, and the checkpoint says whose
+    they are.
+    """
+    if not sharding.agreed(path.exists() and results.arrays_path(path).exists()):
+        return False
+    there = files.load_json(path)
+    if not isinstance(there, dict) or "made_by" in there:
+        return False
+    return all(there.get(k) == v for k, v in made_by.items() if k != "data")
+
+
+def _arrays(curve: gradnorm.Curve) -> dict[str, np.ndarray]:
+    G = gradnorm.cumulative(curve.g)
+    G_error = gradnorm.cumulative_error(curve.standard_error)
+    return dict(
+        t=np.arange(curve.g.shape[1]),
+        g=curve.g,
+        standard_error=curve.standard_error,
+        count=curve.count,
+        G=G,
+        G_standard_error=G_error,
+        gn=G.mean(0),
+        gn_standard_error=np.sqrt(np.square(G_error).sum(0)) / len(curve.g),
+    )

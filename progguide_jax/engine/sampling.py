@@ -1,0 +1,192 @@
+"""Sampling a trained workdir: images by the thousand, resumable, with provenance."""
+
+import functools
+import logging
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from progguide_jax.data import batches
+from progguide_jax.diffusion.system import System
+from progguide_jax.engine import parts, results, weights
+from progguide_jax.plots import style, traces
+from progguide_jax.runtime import config as config_lib
+from progguide_jax.runtime import digests, files, sharding, writers
+from progguide_jax.systems import drawing, pictures, specs, trained, validation
+
+LABEL_STREAM = 5  # of `batches.philox`
+
+
+class Run(NamedTuple):
+    """A system ready to sample: one for all cells of a sweep, which then share its
+    compilations."""
+
+    mesh: jax.sharding.Mesh
+    system: System
+    workdir: str
+
+
+def load(config, workdir: str) -> Run:
+    """The averaged network of config.checkpoint, on every device."""
+    mesh = sharding.mesh()
+    sharding.check_batch(config.sample.batch_size, mesh, "sample.batch_size")
+    return Run(mesh, trained.load(config, workdir, mesh), workdir)
+
+
+def make_spec(config, run: Run) -> specs.SamplingSpec:
+    """What config asks for of this system: its weights, and guides of references."""
+    omega = weights.make(config, run.workdir, run.system.origin["checkpoint"])
+    guides = {
+        name: guide_of(config, run)
+        for name in config.guidance.references
+        if name == "autoguidance"
+    }
+    return specs.of(config, omega, guides)
+
+
+def guide_of(config, run: Run) -> System:
+    """The weak network of config.guidance.autoguidance."""
+    settings = config.guidance.autoguidance
+    workdir = settings.workdir or run.workdir
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no config.json in {workdir}: set --config.guidance.autoguidance.workdir "
+            "to a workdir in which a weaker network was trained, or .step to an "
+            "earlier checkpoint of this one"
+        )
+    guide = config_lib.load(path)
+    guide.checkpoint.step = settings.step
+    system = trained.load(guide, workdir, run.mesh)
+    if system.origin["checkpoint"] == run.system.origin["checkpoint"]:
+        raise ValueError(
+            "autoguidance: the guide is the network itself, so nothing would be "
+            "guided: set --config.guidance.autoguidance.step to an earlier checkpoint, "
+            "or .workdir to that of a weaker network"
+        )
+    return system
+
+
+def generate(config, workdir: str, run: Run | None = None) -> epath.Path:
+    """Write WORKDIR/samples/NAME/{samples.npz, grid.png, samples.json}; the folder.
+
+    samples.npz: images uint8 [N,H,W,C], labels int32 [N], seeds int64 [N] (image i is a
+    function of (sample.seed, seeds[i]) and the config, not of the batch size or of the
+    devices); N is sample.num_images, or more if more were made before. Finished parts
+    are kept, so the same command goes on where it stopped. With sample.trace also
+    trace.{json,npz,png}, of the first sample.batch_size images.
+    """
+    validation.validate(config)
+    run = run or load(config, workdir)
+    spec = make_spec(config, run)
+    made = made_by(run.system, spec, _labels(config))
+    folder = epath.Path(workdir) / "samples" / sample_name(config, made)
+    path = folder / "samples.json"
+
+    def make(index):
+        labels = labels_of(config, index)
+        images = drawing.draw(
+            run.system, spec, index, labels, run.mesh,
+            double_batch=config.sample.double_batch,
+        )  # fmt: skip
+        return {"images": pictures.to_uint8(images), "labels": labels, "seeds": index}
+
+    sample = config.sample
+    about = {
+        "config": config_lib.to_dict(config),
+        "versions": config_lib.versions(),
+    }
+    if parts.collect(path, made, sample.num_images, sample.batch_size, make, about):
+        if jax.process_index() == 0:
+            arrays = files.load_npz(folder / "samples.npz")
+            writers.save_png(folder / "grid.png", pictures.grid(arrays))
+    else:
+        logging.info("already there: %s", folder / "samples.npz")
+    if sample.trace:
+        write_trace(config, folder, run, spec, made)
+    return folder
+
+
+def write_trace(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
+    """trace.npz: t and evaluations [N], and mean and standard deviation [N] over the
+    images of omega, applied, delta and cosine for each reference; trace.png."""
+    count = config.sample.batch_size
+
+    def make():
+        index = np.arange(count)
+        labels = labels_of(config, index)
+        found = drawing.trace(run.system, spec, index, labels, run.mesh)
+        arrays = {"t": found.t, "evaluations": found.evaluations}
+        for what in ("omega", "applied", "delta", "cosine"):
+            for branch, values in getattr(found, what).items():
+                arrays[f"{branch}_{what}"] = values.mean(1)
+                arrays[f"{branch}_{what}_std"] = values.std(1)
+        return results.Result({"num_images": count}, arrays)
+
+    path = folder / "trace.json"
+    found = results.find_or_make(path, made | {"num_images": count}, make).arrays
+    branches = list(spec.omega)
+    if any(spec.omega[b].any() and not found[f"{b}_applied"].any() for b in branches):
+        logging.warning(
+            "guidance never acted: omega is not 0 and the guided prediction is the "
+            "conditional one at every step (%s)",
+            path,
+        )
+    if jax.process_index() == 0:
+        picture = style.png(traces.trace(found, branches))
+        files.write(folder / "trace.png", picture)
+
+
+def folder_of(config, workdir: str) -> epath.Path:
+    """Where `generate` writes the samples of this config."""
+    run = load(config, workdir)
+    made = made_by(run.system, make_spec(config, run), _labels(config))
+    return epath.Path(workdir) / "samples" / sample_name(config, made)
+
+
+def made_by(system: System, spec: specs.SamplingSpec, labels: str) -> dict[str, Any]:
+    """All that an image depends on besides its index, as JSON reads it back; labels:
+    how image i got its own."""
+    return config_lib.as_json(
+        {"system": system.origin, "spec": spec.about, "labels": labels}
+    )
+
+
+def _labels(config) -> str:
+    return f"each of {config.data.num_classes} once a block, seed {config.sample.seed}"
+
+
+def sample_name(config, made_by: dict) -> str:
+    """The folder of a set of samples: its main settings, and a digest of all."""
+    sample, guidance = config.sample, config.guidance
+    if sample.name:
+        return sample.name
+    solver = f"{sample.solver}{sample.num_steps}"
+    if sample.solver == "ddim" and sample.ddim.eta:
+        solver += f"eta{sample.ddim.eta:g}"
+    words = [guidance.schedule, f"w{guidance.scale:g}"]
+    words += [] if guidance.rule == "cfg" else [guidance.rule]
+    words += [name for name in guidance.references if name != "null"]
+    words += [solver, f"seed{sample.seed}"]
+    step = made_by["system"]["checkpoint"]["step"]
+    return "_".join([*words, f"step{step}", digests.json_digest(made_by)[:6]])
+
+
+def labels_of(config, index: np.ndarray) -> np.ndarray:
+    """int32 labels of images `index`."""
+    return balanced_labels(index, config.data.num_classes, config.sample.seed)
+
+
+def balanced_labels(index: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
+    """int32 labels of images `index`: every block of K images holds each class once,
+    in an order that is a function of (seed, block)."""
+
+    @functools.cache
+    def order(block):
+        bits = batches.philox(seed, LABEL_STREAM, block).random_raw(num_classes)
+        return np.argsort(bits, kind="stable")
+
+    pairs = (divmod(int(i), num_classes) for i in index)
+    return np.array([order(block)[rank] for block, rank in pairs], np.int32)

@@ -1,0 +1,282 @@
+"""Training a class-conditional DDPM with condition dropout."""
+
+import functools
+import logging
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from clu import parameter_overview
+from etils import epath
+
+from progguide_jax.data import batches
+from progguide_jax.diffusion import process
+from progguide_jax.runtime import checkpoints, files, sharding, writers
+from progguide_jax.runtime import config as config_lib
+from progguide_jax.systems import build, drawing, pictures, specs, trained, validation
+
+
+def train(config, workdir: str) -> None:
+    """Train to config.train.num_steps, from the newest checkpoint in workdir if any.
+
+    Leaves checkpoints, metrics.jsonl, TensorBoard events, sample grids and the resolved
+    config in workdir. FloatingPointError on a loss or gradient that is not finite,
+    InterruptedError after SIGTERM or Ctrl-C, the step it is at being saved.
+    """
+    validation.validate(config)
+    mesh = sharding.mesh()
+    sharding.check_batch(config.train.batch_size, mesh, "train.batch_size")
+    config_lib.check_resume(workdir, config)
+    if jax.process_count() > 1:
+        checkpoints.check_shared(workdir)
+    with checkpoints.Checkpoints(
+        build.checkpoint_dir(workdir), keep=config.train.keep
+    ) as saved:
+        latest = saved.latest_step()
+        if latest is not None and latest >= config.train.num_steps:
+            logging.info("already trained to step %d", latest)
+            return
+        dataset = build.load_data(config)
+        train_state = initial_state(config, mesh, saved)
+        # only now, when the checkpoint has been seen to fit this config
+        config_lib.write_provenance(workdir, config)
+        _train_from(config, workdir, mesh, dataset, train_state, saved)
+
+
+def _train_from(config, workdir, mesh, dataset, train_state, saved) -> None:
+    with writers.MetricWriter(workdir) as writer:
+        writer.truncate_after(int(train_state.step))
+        if int(train_state.step) == 0:
+            table = parameter_overview.get_parameter_overview(
+                train_state.params, include_stats=False
+            )
+            files.write(epath.Path(workdir) / "parameters.txt", table.encode())
+            logging.info(
+                "%s parameters", parameter_overview.count_parameters(train_state.params)
+            )
+            writer.text(0, "parameters", f"```\n{table}\n```")
+        _loop(config, workdir, mesh, dataset, train_state, saved, writer)
+
+
+def initial_state(config, mesh, saved: checkpoints.Checkpoints) -> build.TrainState:
+    """The newest checkpoint, or a fresh state; born replicated over the mesh."""
+    # a program that runs once: on a CPU, compiling it well takes longer than it runs
+    quick = {"xla_backend_optimization_level": 0}
+    init = jax.jit(
+        functools.partial(build.create, config, build.network(config)),
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=quick if jax.default_backend() == "cpu" else None,
+    )
+    if saved.latest_step() is None:
+        return init()
+    train_state, _ = saved.restore(
+        jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=sharding.replicated(mesh)
+            ),
+            jax.eval_shape(init),
+        )
+    )
+    logging.info("resuming from step %d", int(train_state.step))
+    return train_state
+
+
+def loss_per_example(module, params, x0, level, label, eps, **kwargs) -> jax.Array:
+    """Mean squared error, over the pixels of each example, of what the module predicts
+    of x_t = alpha x0 + sigma eps: [B]. DDPM eq. 14 where that is eps."""
+    x_t = process.diffuse(level, x0, eps)
+    emb = build.embed_label(module, params, label)
+    prediction = module.apply({"params": params}, x_t, level, emb, **kwargs)
+    error = prediction - process.target(level, x0, eps, module.predicts)
+    return jnp.mean(jnp.square(error), axis=tuple(range(1, eps.ndim)))
+
+
+def train_step(
+    train_state: build.TrainState, batch: dict, *, config, module, optimizer
+) -> tuple[build.TrainState, dict]:
+    """One update on the global batch {"image" [B,H,W,C] in [-1,1], "label" [B]}.
+
+    Its randomness is a function of (config.seed, step): resuming needs no stored key.
+    """
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    key = jax.random.fold_in(key, train_state.step)
+    t_key, eps_key, drop_key, dropout_key = jax.random.split(key, 4)
+    x0, label = batch["image"], batch["label"]
+    ns, weight = build.noise_schedule(config), build.loss_weight(config)
+    level = ns.level(jax.random.randint(t_key, label.shape, 0, ns.num_timesteps))
+    eps = jax.random.normal(eps_key, x0.shape)
+    dropped = jax.random.bernoulli(drop_key, config.train.label_drop, label.shape)
+    label = jnp.where(dropped, module.num_classes, label)
+
+    def loss_fn(params):
+        rngs = {"dropout": dropout_key}
+        losses = loss_per_example(
+            module, params, x0, level, label, eps, train=True, rngs=rngs
+        )
+        return jnp.mean(weight(level, module.predicts) * losses)
+
+    loss, grads = jax.value_and_grad(loss_fn)(train_state.params)
+    updates, opt_state = optimizer.update(
+        grads, train_state.opt_state, train_state.params
+    )
+    params = optax.apply_updates(train_state.params, updates)
+    n = train_state.step.astype(jnp.float32)
+    decay = jnp.minimum(config.train.ema_decay, (1 + n) / (10 + n))
+    new_state = build.TrainState(
+        step=train_state.step + 1,
+        params=params,
+        ema_params=optax.incremental_update(params, train_state.ema_params, 1 - decay),
+        opt_state=opt_state,
+    )
+    return new_state, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+
+
+def compiled_step(config, mesh):
+    """`train_step` under jit: replicated state (donated), batch split over the mesh."""
+    repl, split = sharding.replicated(mesh), sharding.batch(mesh)
+    step = functools.partial(
+        train_step,
+        config=config,
+        module=build.network(config),
+        optimizer=build.optimizer(config),
+    )
+    return jax.jit(
+        step,
+        in_shardings=(repl, split),
+        out_shardings=(repl, repl),
+        donate_argnums=0,
+    )
+
+
+def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
+    first, last = int(train_state.step), config.train.num_steps
+    step_fn = compiled_step(config, mesh)
+    draw_grid = _grid(config, workdir, mesh, writer)
+    metadata = {"config": config_lib.digest(config)}
+    rows = sharding.host_rows(config.train.batch_size)
+    window = _Window(first)
+
+    def make_batch(step):
+        batch = batches.batch(
+            dataset,
+            config.seed,
+            step,
+            config.train.batch_size,
+            config.data.flip,
+            rows,
+        )
+        return {"image": batch["image"], "label": batch["label"]}
+
+    stream = batches.prefetch(make_batch, first, last)
+    bar = writers.progress(last, "train", initial=first)
+    with bar:
+        for index, batch in stream:
+            train_state, metrics = step_fn(train_state, sharding.put(mesh, batch))
+            window.add(index + 1, metrics)  # waits for the step before this one
+            done = index + 1
+            bar.update()
+            stop = saved.should_stop(done)
+            if done % config.train.log_every == 0 or done == last:
+                row = window.close(config.train.batch_size)
+                writer.scalars(done, row)
+                bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+            # the grid first: what a kill between the two loses is made again
+            if draw_grid and (done % config.train.sample_every == 0 or done == last):
+                window.check()
+                draw_grid(done, train_state.ema_params)
+            if done % config.train.checkpoint_every == 0 or done == last or stop:
+                window.check()
+                saved.save(done, train_state, metadata)
+            if stop:
+                raise InterruptedError(
+                    f"stopped by a signal after step {done}, saved: the same command "
+                    "goes on"
+                )
+
+
+class _Window:
+    """Metrics since the last log line, read one step late so that the host never waits
+    for the step it has just sent off."""
+
+    def __init__(self, step: int):
+        self.pending = None
+        self.rows = []
+        self.start, self.start_step = None, step
+
+    def add(self, step: int, metrics: dict) -> None:
+        pending, self.pending = self.pending, (step, metrics)
+        self._read(pending)
+        if self.start is None:  # the first step is compilation: not timed
+            self.check()
+            self.start, self.start_step = time.perf_counter(), step
+
+    def check(self) -> None:
+        """Wait for every step sent; FloatingPointError if one is not finite."""
+        pending, self.pending = self.pending, None
+        self._read(pending)
+
+    def close(self, batch_size: int) -> dict[str, float]:
+        """Means of the window, and images per second; starts the next one."""
+        self.check()
+        step, now = self.rows[-1][0], time.perf_counter()
+        names = self.rows[-1][1]
+        row = {n: float(np.mean([m[n] for _, m in self.rows])) for n in names}
+        row["averaged_steps"] = len(self.rows)  # fewer after a resume
+        if step > self.start_step:
+            elapsed = now - self.start
+            row["images_per_second"] = (step - self.start_step) * batch_size / elapsed
+        self.rows, self.start, self.start_step = [], now, step
+        return row
+
+    def _read(self, pending) -> None:
+        if pending is None:
+            return
+        step, metrics = pending
+        metrics = {name: float(value) for name, value in metrics.items()}
+        for name, value in metrics.items():  # a gradient is in the state to be saved
+            if not np.isfinite(value):
+                raise FloatingPointError(
+                    f"{name} is {value} at step {step}: lower train.learning_rate or "
+                    "train.grad_clip and run again with --config.allow_config_change; "
+                    "it resumes from the last checkpoint (if it fails again at once, "
+                    "remove that one from WORKDIR/checkpoints)"
+                )
+        self.rows.append((step, metrics))
+
+
+def _grid(config, workdir, mesh, writer):
+    """(step, ema_params) -> a PNG of the same seeds and labels at every step; None if
+    config asks for no grids."""
+    if not config.train.sample_every:
+        return None
+    picture = _grid_sampler(config, mesh)
+
+    def draw(step, ema_params):
+        grid = picture(ema_params)
+        if jax.process_index() == 0:
+            path = epath.Path(workdir) / "grids" / f"step_{step:08d}.png"
+            writers.save_png(path, grid)
+        writer.image(step, "samples", grid)
+
+    return draw
+
+
+def _grid_sampler(config, mesh):
+    """params -> samples side by side, uint8 [H,W,3]: ten of each class, at most 100,
+    by static guidance."""
+    classes, steps = config.data.num_classes, config.train.sample_steps
+    count = -(-min(10 * classes, 100) // mesh.size) * mesh.size
+    index, labels = np.arange(count), np.arange(count) % classes
+    plain = config.copy_and_resolve_references()
+    plain.guidance.references, plain.guidance.rule = ("null",), "cfg"
+    omega = {"null": np.full(steps, config.guidance.scale, np.float32)}
+    spec = specs.of(plain, omega, num_steps=steps)
+
+    def picture(params):
+        system = trained.of(config, params, {})
+        images = drawing.draw(system, spec, index, labels, mesh)
+        return pictures.tile(pictures.to_uint8(images), columns=10)
+
+    return picture

@@ -1,0 +1,88 @@
+"""omega(t) of a config: a formula, a table in a file, or a probed curve."""
+
+import numpy as np
+from etils import epath
+
+from progguide_jax.engine import probing
+from progguide_jax.guidance import references, rules, schedules
+from progguide_jax.systems import entries, specs
+
+
+def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
+    """{branch: omega} of config.guidance on the grid of config.sample: float32 [S], or
+    [K,S] for one curve per class.
+
+    origin: the checkpoint's {"step", "digest"}, which a probed curve must match.
+    """
+    guidance, grid = config.guidance, specs.grid(config)
+    shape = _shape(config, workdir, origin)
+    mode = None if guidance.normalize == "default" else guidance.normalize
+    lowest, highest = rules.RULES[guidance.rule].scales
+    sign = -1 if highest <= 0 else 1  # CFG++ takes weights from -1 to 0
+    result = {}
+    for name in guidance.references:
+        omega = sign * schedules.make(
+            guidance.schedule,
+            sign * _scale(config, name),
+            grid.t[:-1],
+            config.noise.num_timesteps,
+            normalize=mode,
+            **shape,
+        )
+        _check(config, omega)
+        if sign < 0 and omega.min() < lowest:
+            raise ValueError(
+                f"omega of the {guidance.schedule} schedule falls to {omega.min():.3g} "
+                f"and the rule {guidance.rule!r} takes {lowest:g} at the lowest: use a "
+                f"guidance.scale closer to 0"
+            )
+        result[references.REFERENCES[name].branch] = omega
+    return result
+
+
+def _scale(config, reference: str) -> float:
+    """That of the reference's own section, where it has one that is set."""
+    own = entries.settings(config, "guidance.references", reference)
+    scale = own.get("scale")
+    return config.guidance.scale if scale is None else scale
+
+
+def _shape(config, workdir: str, origin: dict) -> dict:
+    """The shape parameters of the schedule, by keyword."""
+    settings = entries.settings(config, "guidance.schedule")
+    match config.guidance.schedule:
+        case "table":
+            return {"values": _read_table(settings["file"])}
+        case "gn" | "gn_all":
+            path = settings["curve"] or probing.curve_path(workdir)
+            return {"g": probing.load_curve(config, path, origin)}
+    return settings
+
+
+def _check(config, omega: np.ndarray) -> None:
+    schedule, steps = config.guidance.schedule, omega.shape[-1]
+    if config.guidance.scale and not omega.any():
+        raise ValueError(
+            f"the {schedule} schedule is 0 on all {steps} sampling timesteps: widen "
+            "it, or use guidance.scale=0"
+        )
+    if omega.ndim == 2 and len(omega) != config.data.num_classes:
+        raise ValueError(
+            f"the weights of {schedule!r} have {len(omega)} rows and the data "
+            f"{config.data.num_classes} classes: give one row a class, or one for all"
+        )
+
+
+def _read_table(path: str) -> np.ndarray:
+    if not path:
+        raise ValueError(
+            "the table schedule needs weights over t: set --config.guidance.table.file "
+            "to a .npy or text file"
+        )
+    if not epath.Path(path).is_file():
+        raise FileNotFoundError(f"no table of weights at {path}")
+    try:
+        with epath.Path(path).open("rb") as file:
+            return np.load(file) if path.endswith(".npy") else np.loadtxt(file)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} holds no table of numbers ({error})") from error

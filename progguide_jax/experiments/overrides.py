@@ -1,0 +1,87 @@
+"""Sets of overrides of a config: "guidance.schedule=gn sample.num_steps=20"."""
+
+import ast
+import difflib
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from progguide_jax.runtime import config as config_lib
+
+# A sweep samples one trained workdir: its cells differ in nothing else.
+SECTIONS = ("guidance", "sample", "checkpoint")
+
+
+def parse(text: str | Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """{key: value} of "key=value key=value", values as text, or of (key, value) pairs.
+
+    Quotes hold a value with spaces together. ValueError in one line.
+    """
+    if isinstance(text, str):
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            raise ValueError(f"experiment.cells: {text!r}: {error}") from error
+        pairs = [word.partition("=")[::2] for word in words]
+        if not pairs or not all("=" in word for word in words):
+            raise ValueError(
+                f"experiment.cells holds {text!r}: write each cell as "
+                "'KEY=VALUE KEY=VALUE', with a comma after it if it is the only one"
+            )
+    else:
+        pairs = list(text) if isinstance(text, Iterable) else []
+        if not pairs or not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
+            raise ValueError(
+                f"experiment.cells holds {text!r}: use 'KEY=VALUE KEY=VALUE' or pairs "
+                "(KEY, VALUE)"
+            )
+    twice = [key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])]
+    if twice:
+        raise ValueError(f"experiment.cells: {text!r} sets {twice[0]} twice")
+    return dict(pairs)
+
+
+def apply(config, overrides: dict[str, Any]):
+    """A copy of config with `overrides`, text read as the value that it replaces is.
+
+    ValueError at an unknown key, at one that no cell may set, and at a value of another
+    type.
+    """
+    changed = config.copy_and_resolve_references()
+    known = config_lib.flat(config.to_dict())
+    for key, value in overrides.items():
+        if key not in known:
+            raise ValueError(
+                f"experiment.cells: unknown config key {_hint(key, known)}"
+            )
+        if key.partition(".")[0] not in SECTIONS:
+            raise ValueError(
+                f"experiment.cells sets {key}: the cells of a sweep share one trained "
+                f"workdir and differ in {', '.join(f'{s}.*' for s in SECTIONS)} only"
+            )
+        try:
+            value = _read(value, known[key]) if isinstance(value, str) else value
+            changed.update_from_flattened_dict({key: value})
+        except (TypeError, ValueError, SyntaxError):
+            kind = type(known[key]).__name__
+            raise ValueError(
+                f"experiment.cells: {key} is {value!r} and takes a {kind}"
+            ) from None
+    return changed
+
+
+def _hint(key: str, known: dict[str, Any]) -> str:
+    same = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+    near = same or difflib.get_close_matches(key, known, n=2)
+    return f"{key!r}: did you mean {' or '.join(near)}?" if near else repr(key)
+
+
+def _read(text: str, before: Any) -> Any:
+    """text as a value of the type of `before`; of any type where that is None."""
+    if isinstance(before, str):
+        return text
+    if isinstance(before, bool):
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if isinstance(before, float):
+        return float(text)
+    return ast.literal_eval(text)

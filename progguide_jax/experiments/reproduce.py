@@ -1,0 +1,35 @@
+"""An experiment from nothing to its report: train, probe, run, report."""
+
+from progguide_jax import experiments, registry
+from progguide_jax.engine import probing, training
+from progguide_jax.experiments import settings
+from progguide_jax.runtime import sharding
+
+
+def reproduce(config, workdir: str) -> None:
+    """Make what is missing of config.experiment in workdir, write the report."""
+    experiment = check(config)
+    prepared = experiment.prepare(config, workdir)
+    if experiment.needs_training:
+        mesh = sharding.mesh()
+        for section in ("train", "probe"):
+            size = config[section].batch_size
+            sharding.check_batch(size, mesh, f"{section}.batch_size")
+        training.train(config, workdir)
+        probing.probe(config, workdir)
+    results = experiment.run(config, workdir, prepared)
+    print(f"report: {experiment.report(config, workdir, results)}")
+
+
+def check(config) -> experiments.Experiment:
+    """The experiment of config.experiment.name; ValueError if it cannot be run."""
+    name, known = config.experiment.name, experiments.EXPERIMENTS
+    if not name:
+        raise ValueError(
+            "experiment.name is empty: pass a config of an experiment, such as "
+            "configs/paper/fig2.py"
+        )
+    registry.check("experiment.name", name, known)
+    settings.check_unused(config, {k: dict(e.defaults) for k, e in known.items()})
+    known[name].check(config)
+    return known[name]

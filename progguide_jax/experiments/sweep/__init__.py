@@ -1,0 +1,1 @@
+"""Schedules x scales x steps on images."""

@@ -1,0 +1,190 @@
+"""A sweep: each of its cells sampled from one trained workdir and scored, or found."""
+
+import logging
+
+from progguide_jax.engine import sampling
+from progguide_jax.experiments import cells as cells_lib
+from progguide_jax.experiments import settings
+from progguide_jax.metrics import estimate, suite
+from progguide_jax.runtime import config as config_lib
+from progguide_jax.runtime import digests, writers
+from progguide_jax.scoring import eval_checks, evaluation, sample_sets
+
+DEFAULTS = {"num_steps": (), "intervals": (), "axes": ("is", "fd"), "paper": ()}
+# what a cell may differ in without being another network
+_SAMPLED = ("guidance", "sample", "eval", "experiment")
+
+
+def check(config) -> None:
+    """ValueError if config is no sweep that can be run to its end here."""
+    settings.check(config)
+    eval_checks.check_eval(config)
+    _check_section(config)
+    if config.experiment.cells:
+        for key in ("num_steps", "intervals"):
+            if config.experiment.sweep[key]:
+                raise ValueError(
+                    f"experiment.cells and experiment.sweep.{key} are both set: cells "
+                    "stand instead of schedules x scales, leave one out"
+                )
+    else:
+        settings.check_grid(config)
+    every = cells(config)
+    for cell in every:
+        if cell.config.sample.name:
+            raise ValueError(
+                f"sample.name is {cell.config.sample.name!r}: the cells of a sweep "
+                "need a folder each, leave it empty"
+            )
+    settings.check_cells(every)
+    counts = {cell.config.eval.num_images for cell in every}
+    if len(counts) > 1:
+        raise ValueError(
+            f"experiment.cells: sample.num_images differs ({sorted(counts)}), and "
+            "scores compare at one number of images only"
+        )
+    if config.eval.samples:
+        raise ValueError("eval.samples is set: a sweep scores the samples of its cells")
+    suite.check_count(config.eval.metrics, counts.pop(), "sample.num_images")
+    scored = [s for metric in config.eval.metrics for s in suite.scores_of(metric)]
+    for score in config.experiment.sweep.axes:
+        if score not in scored:
+            raise ValueError(
+                f"experiment.sweep.axes holds {score!r}, which eval.metrics does not "
+                f"give: use two of {', '.join(scored)}"
+            )
+
+
+def prepare(config, workdir: str) -> evaluation.Judge:
+    """The extractor and the reference, before hours of training."""
+    return evaluation.load_judge(config, workdir)
+
+
+def run(config, workdir: str, judge: evaluation.Judge) -> list[dict]:
+    """The row of every cell, in order, as `pairing` describes it, with its terms
+    {score: [N]} and the folder of its samples.
+
+    Needs a trained workdir, probed for gn. Samples go to WORKDIR/samples and scores to
+    WORKDIR/scores, where a cell that is finished is found again, also by another sweep:
+    a killed run costs one cell.
+    """
+    models: dict[str, sampling.Run] = {}  # one, unless cells differ in checkpoint
+    rows = []
+    for cell in writers.progress(cells(config), "cells"):
+        key = _network(cell.config)
+        if key not in models:
+            models[key] = sampling.load(cell.config, workdir)
+        folder = sampling.generate(cell.config, workdir, models[key])
+        samples = sample_sets.made_samples(cell.config, folder)
+        row, terms = evaluation.score(cell.config, workdir, judge, samples)
+        rows.append(_about(cell) | row | {"terms": terms, "folder": folder})
+        logging.info("%s: %s", cell.name, _short(row))
+    for row in rows:
+        baseline = _baseline(row, rows)
+        row["baseline"] = baseline["cell"] if baseline else None
+        row["differences"] = _differences(row, baseline) if baseline else {}
+    return rows
+
+
+def cells(config) -> list[cells_lib.Cell]:
+    """Those of experiment.cells, or schedules x scales with the steps and intervals of
+    experiment.sweep."""
+    if config.experiment.cells:
+        every = cells_lib.given(config)
+    else:
+        sweep = config.experiment.sweep
+        every = cells_lib.product(config, sweep.num_steps, sweep.intervals, True)
+    for cell in every:  # a folder may hold more images, from a larger sweep
+        cell.config.eval.num_images = (
+            config.eval.num_images or cell.config.sample.num_images
+        )
+    return every
+
+
+def paper(config) -> dict[str, dict[str, float]]:
+    """{cell: {score: number}} of experiment.sweep.paper."""
+    numbers: dict[str, dict[str, float]] = {}
+    for cell, score, value in config.experiment.sweep.paper:
+        numbers.setdefault(cell, {})[score] = value
+    return numbers
+
+
+def _check_section(config) -> None:
+    sweep, most = config.experiment.sweep, config.noise.num_timesteps
+    for num_steps in sweep.num_steps:
+        key = "experiment.sweep.num_steps"
+        settings.check_count(key, num_steps, most, "noise.num_timesteps")
+    for window in sweep.intervals:
+        pair = isinstance(window, tuple) and len(window) == 2
+        if not pair or not 0 <= window[0] <= window[1]:
+            raise ValueError(
+                f"experiment.sweep.intervals holds {window}: use pairs "
+                "0 <= t_min <= t_max"
+            )
+    if sweep.intervals and len(sweep.num_steps) > 1:
+        raise ValueError(
+            "experiment.sweep.intervals with several num_steps: a figure has one"
+        )
+    if len(set(sweep.axes)) != 2 or len(sweep.axes) != 2:
+        raise ValueError(f"experiment.sweep.axes is {sweep.axes}: name two scores")
+    for row in sweep.paper:
+        triple = isinstance(row, tuple) and len(row) == 3
+        if not triple or not isinstance(row[0], str) or not isinstance(row[1], str):
+            raise ValueError(
+                f"experiment.sweep.paper holds {row}: use (cell, score, printed number)"
+            )
+    if config.experiment.folder in ("samples", "scores", "references", "checkpoints"):
+        raise ValueError(
+            f"experiment.folder is {config.experiment.folder!r}: name a folder of its "
+            "own"
+        )
+
+
+def _network(config) -> str:
+    """A digest of all that tells one network from another."""
+    values = config_lib.to_dict(config)
+    return digests.json_digest({k: values[k] for k in values if k not in _SAMPLED})
+
+
+def _about(cell: cells_lib.Cell) -> dict:
+    return {
+        "cell": cell.name,
+        "schedule": cell.config.guidance.schedule,
+        "scale": cell.config.guidance.scale,
+        "num_steps": cell.config.sample.num_steps,
+        "interval": list(cell.interval) if cell.interval else None,
+        "variant": cell.variant,
+    }
+
+
+def _baseline(row: dict, rows: list[dict]) -> dict | None:
+    """What the differences of a row are to: static at the same scale and steps; of
+    cells of experiment.cells the first one. None for the baseline itself."""
+    if row["variant"] is not None:
+        found = rows[:1]
+    else:
+        keys = ("scale", "num_steps")
+        found = [
+            other
+            for other in rows
+            if other["schedule"] == "static" and all(other[k] == row[k] for k in keys)
+        ]
+    return None if not found or found[0] is row else found[0]
+
+
+def _differences(row: dict, baseline: dict) -> dict[str, dict[str, float]]:
+    """{score: value and error} of row - baseline, paired image by image."""
+    result = {}
+    for score, terms in row["terms"].items():
+        a, b = (
+            estimate.Estimate(r["scores"][score]["value"], r["scores"][score]["error"])
+            for r in (row, baseline)
+        )
+        paired = estimate.difference(a, b, terms, baseline["terms"][score])
+        result[score] = paired._asdict()
+    return result
+
+
+def _short(row: dict) -> str:
+    scores = row["scores"].items()
+    return ", ".join(f"{k} {v['value']:.4g} ± {v['error']:.2g}" for k, v in scores)

@@ -1,0 +1,1 @@
+"""Two Gaussians: the network beside the exact answer."""

@@ -1,0 +1,1 @@
+"""Feature networks with public weights (flax.linen), for scores."""

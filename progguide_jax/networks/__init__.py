@@ -1,0 +1,26 @@
+"""Networks (flax.linen): module(x_t, level, label_emb, train=False) -> prediction.
+
+x_t [B,H,W,C]; level, a `process.Level`, is all that a network knows of the noise;
+label_emb [B,D] comes from module.embed_label(label). What the answer is (eps, x0 or v)
+is the field `predicts`.
+"""
+
+import flax.linen as nn
+
+from progguide_jax import registry
+from progguide_jax.networks import pix_film, unet
+
+MODELS = {"unet": unet.UNet, "pix_film": pix_film.PixFiLM}
+
+
+def settings(name: str) -> list[str]:
+    """What `create(name, num_classes, ...)` takes by keyword."""
+    fields = MODELS[registry.check("model", name, MODELS)].__dataclass_fields__
+    return [f for f in fields if f not in ("num_classes", "parent", "name")]
+
+
+def create(name: str, num_classes: int, **chosen) -> nn.Module:
+    """The network `name`; ValueError at a setting that it does not have."""
+    for setting in chosen:
+        registry.check(f"setting of model {name!r}:", setting, settings(name))
+    return MODELS[registry.check("model", name, MODELS)](num_classes, **chosen)

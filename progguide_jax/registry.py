@@ -1,0 +1,35 @@
+"""Tables of named things: looking one up, making one, saying what there is."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+def check(kind: str, name: str, known: Iterable[str]) -> str:
+    """`name` itself; ValueError naming the nearest one if it is not known."""
+    known = list(known)
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"unknown {kind} {name!r}: {hint}use one of {', '.join(known)}"
+        )
+    return name
+
+
+def make(kind: str, name: str, table: Mapping[str, Callable], **settings: Any) -> Any:
+    """table[name](**settings); ValueError at an unknown name or setting."""
+    factory = table[check(kind, name, table)]
+    known = defaults(factory)
+    for setting in settings:
+        if setting not in known:
+            there = f"it has {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"{kind} {name!r} has no setting {setting!r}: {there}")
+    return factory(**settings)
+
+
+def defaults(factory: Callable) -> dict[str, Any]:
+    """{setting: default} of a factory; `inspect.Parameter.empty` where it has none."""
+    parameters = inspect.signature(factory).parameters.values()
+    return {p.name: p.default for p in parameters}

@@ -1,0 +1,212 @@
+"""Scoring samples against a reference: images in, one JSON row out."""
+
+import json
+import logging
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+
+from progguide_jax.engine import results
+from progguide_jax.metrics import per_class as per_class_lib
+from progguide_jax.metrics import suite
+from progguide_jax.runtime import config as config_lib
+from progguide_jax.runtime import digests, sharding
+from progguide_jax.scoring import eval_checks, extraction, sample_sets, statistics
+from progguide_jax.systems import build, validation
+
+
+class Judge(NamedTuple):
+    """What every set of samples of a run is scored with."""
+
+    extractor: extraction.Extractor
+    reference: statistics.RealImages
+
+
+def evaluate(config, workdir: str) -> None:
+    """Write the row of config's samples to WORKDIR/scores and print it."""
+    validation.validate(config)
+    eval_checks.check_eval(config)
+    path = sample_sets.locate(config, workdir)
+    config = sample_sets.with_data_of(config, path)
+    judge = load_judge(config, workdir)
+    samples = sample_sets.read(config, path)
+    row, _ = score(config, workdir, judge, samples)
+    if jax.process_index() == 0:
+        print(json.dumps({k: v for k, v in row.items() if k != "made_by"}, indent=1))
+
+
+def load_judge(config, workdir: str) -> Judge:
+    """The extractor and the reference of config.eval; the latter is made if need be."""
+    extractor = statistics.load_extractor(config)
+    return Judge(extractor, statistics.find(config, workdir, extractor))
+
+
+def score(
+    config, workdir: str, judge: Judge, samples: sample_sets.Samples
+) -> results.Result:
+    """The row of these samples and {score: terms [N]}, made or found:
+    WORKDIR/scores/NAME.json and .npz.
+
+    Terms are the influence of every image on a score that has one, from which paired
+    differences get their error.
+    """
+    made_by = _made_by(config, judge, samples)
+
+    path = _row_path(workdir, judge, samples, made_by)
+
+    def make():
+        _check(config, judge, samples)
+        logging.info("scores to %s", path)
+        return _computed(config, judge, samples)
+
+    return results.find_or_make(path, made_by, make)
+
+
+def _row_path(
+    workdir: str, judge: Judge, samples: sample_sets.Samples, made_by
+) -> epath.Path:
+    """Named after the main settings, and a digest of all."""
+    split = judge.reference.about.get("split", "unknown")
+    name = f"{samples.name}_{judge.extractor.name}_{split}_n{len(samples.images)}"
+    digest = digests.json_digest(made_by)[:6]
+    return epath.Path(workdir) / "scores" / f"{name}_{digest}.json"
+
+
+def _made_by(config, judge: Judge, samples: sample_sets.Samples) -> dict[str, Any]:
+    """All that a row depends on, as JSON reads it back."""
+    evaluation = config.eval
+    return {
+        "samples": samples.made_by,
+        "num_images": len(samples.images),
+        "features": judge.extractor.origin,
+        "reference": judge.reference.about,
+        "metrics": list(evaluation.metrics),
+        "definitions": suite.DEFINITIONS,
+        "per_class": evaluation.per_class,
+        "seed": evaluation.seed,
+    }
+
+
+def _computed(config, judge: Judge, samples: sample_sets.Samples) -> results.Result:
+    """The row, and its terms by public name."""
+    scores, per_class = _scores(config, judge, samples)
+    about = {
+        "config": config_lib.digest(config),
+        "versions": config_lib.versions(),
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+    row = {
+        "samples": samples.name,
+        "num_images": len(samples.images),
+        "features": judge.extractor.name,
+        "split": judge.reference.about.get("split", "unknown"),
+        "scores": _public(scores, judge),
+    }
+    if per_class:
+        row["per_class"] = {str(c): _public(s, judge) for c, s in per_class.items()}
+    terms = {
+        suite.public_name(name, judge.extractor.name): score.terms
+        for name, score in scores.items()
+        if score.terms is not None
+    }
+    return results.Result(row | {"made_by": about}, terms)
+
+
+def _check(config, judge: Judge, samples: sample_sets.Samples) -> None:
+    """ValueError if a score will be missing something: before the long work."""
+    metrics, what = config.eval.metrics, samples.name
+    suite.check_count(metrics, len(samples.images), what)
+    real = judge.reference.statistics.features
+    if real is not None:
+        suite.check_count(metrics, len(real), "the reference (eval.reference_features)")
+    dim, width = extraction.widths(judge.extractor, samples.images.shape[1:])
+    if config.eval.per_class:
+        _check_classes(config, judge, samples)
+    shape, expected = samples.images.shape[1:], build.image_shape(config)
+    if judge.extractor.origin["name"] == "pixels" and shape != expected:
+        raise ValueError(
+            f"{what}: images are {shape}, the reference {expected}: pixels compare "
+            "only at one size"
+        )
+    num_classes = config.data.num_classes
+    if "accuracy" in metrics and width != num_classes:
+        raise ValueError(
+            f"accuracy: {judge.extractor.name} has {width or 'no'} logits and the data "
+            f"{num_classes} classes: leave accuracy out of eval.metrics"
+        )
+    suite.check(
+        metrics,
+        logits=width is not None,
+        labels=samples.labels is not None,
+        reference_features=real is not None,
+    )
+    if len(samples.images) < 10 * dim:
+        logging.warning(
+            "%s: %d images of %d features: their Fréchet distance is largely the bias "
+            "of so few, compare it at this number only (%d or more are better)",
+            what,
+            len(samples.images),
+            dim,
+            10 * dim,
+        )
+
+
+def _check_classes(config, judge: Judge, samples: sample_sets.Samples) -> None:
+    """ValueError unless every class has, on both sides, what its scores need."""
+    if samples.labels is None:
+        raise ValueError(
+            f"{samples.name}: scores per class need labels, there are none"
+        )
+    try:
+        counts = per_class_lib.for_each_class(
+            lambda rows, kept: (len(rows), len(kept)),
+            samples.labels,
+            judge.reference.labels,
+            num_classes=config.data.num_classes,
+            minimum=2,
+        )
+    except ValueError as error:
+        raise ValueError(f"{samples.name}: {error}") from error
+    for c, (count, kept) in counts.items():
+        metrics = config.eval.metrics
+        suite.check_count(metrics, count, f"class {c} of {samples.name}")
+        what = f"class {c} of the reference (eval.reference_features)"
+        suite.check_count(metrics, kept, what)
+
+
+def _scores(config, judge: Judge, samples: sample_sets.Samples):
+    """({score: Score}, {class: {score: Score}} or {})."""
+    labels, metrics = samples.labels, config.eval.metrics
+    values, logits = extraction.extract_all(
+        judge.extractor, samples.images, config.eval.batch_size, samples.name
+    )
+    whole = suite.Sample(values, logits, labels)
+    options = dict(seed=config.eval.seed, sharding=sharding.batch(judge.extractor.mesh))
+    scores = suite.score(metrics, whole, judge.reference.statistics, **options)
+    if not config.eval.per_class:
+        return scores, {}
+
+    per_class = {}
+    for c, reference in enumerate(judge.reference.per_class):
+        rows = labels == c
+        part = suite.Sample(
+            values[rows], None if logits is None else logits[rows], labels[rows]
+        )
+        try:
+            per_class[c] = suite.score(metrics, part, reference, **options)
+        except ValueError as error:
+            raise ValueError(f"class {c}: {error}") from error
+    return scores, per_class
+
+
+def _public(scores: dict[str, suite.Score], judge: Judge) -> dict[str, dict]:
+    """Scores as JSON, under their public names."""
+    return {
+        suite.public_name(name, judge.extractor.name): {
+            "value": s.value,
+            "error": s.error,
+            **s.more,
+        }
+        for name, s in scores.items()
+    }

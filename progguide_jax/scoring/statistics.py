@@ -1,0 +1,275 @@
+"""Statistics of real images: what samples are scored against, as a file."""
+
+import hashlib
+import json
+import logging
+import os
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from progguide_jax.engine import results
+from progguide_jax.metrics import frechet, suite
+from progguide_jax.runtime import config as config_lib
+from progguide_jax.runtime import digests, files, sharding, upgrades
+from progguide_jax.scoring import eval_checks, extraction
+from progguide_jax.systems import build, pictures, validation
+
+
+class RealImages(NamedTuple):
+    """What samples are scored against. about: what made it (of a public file: its name
+    and a digest); statistics of all images, and of each class or None; labels int32 [M]
+    of statistics.features."""
+
+    about: dict
+    statistics: suite.Reference
+    per_class: list[suite.Reference] | None
+    labels: np.ndarray | None
+
+
+def refer(config, workdir: str) -> None:
+    """Write WORKDIR/references/NAME.npz for config.eval.split of config.data.
+
+    mu float64 [D], sigma [D,D] (ddof 1), features float32 [M,D] and labels int32 [M]
+    of eval.reference_features images, class_mu [K,D] and class_sigma [K,D,D] with
+    eval.per_class, and about, a JSON text that says what made them. NAME.json beside it
+    says the same.
+    """
+    validation.validate(config)
+    eval_checks.check_eval(config)
+    _find_or_make(config, workdir, load_extractor(config))
+
+
+def load_extractor(config) -> extraction.Extractor:
+    """That of config.eval, on all devices."""
+    mesh = sharding.mesh()
+    sharding.check_batch(config.eval.batch_size, mesh, "eval.batch_size")
+    return extraction.load(config.eval.features, mesh, config.eval.weights)
+
+
+def find(config, workdir: str, extractor: extraction.Extractor) -> RealImages:
+    """The statistics that config.eval asks for, made first if the workdir lacks them.
+
+    eval.reference may be a file of ours or a public .npz with mu and sigma. ValueError
+    if it is of another extractor, split or dimension.
+    """
+    path = config.eval.reference
+    if path:
+        arrays = _load(path)
+    else:
+        path = made_path(config, workdir, extractor)
+        arrays = _find_or_make(config, workdir, extractor).arrays
+    reference = _parse(path, arrays, config.eval.per_class)
+    _check_fit(config, reference, extractor, path)
+    return reference
+
+
+def made_path(config, workdir: str, extractor: extraction.Extractor) -> epath.Path:
+    """Where `refer` writes: its main settings, and a digest of all."""
+    digest = digests.json_digest(_settings(config, extractor))[:6]
+    name = f"{config.data.name}_{config.eval.split}_{extractor.name}_{digest}.npz"
+    return epath.Path(workdir) / "references" / name
+
+
+def read(path: str, per_class: bool = False) -> RealImages:
+    """A file of `refer`, or a public one with mu and sigma (pytorch-fid, EDM).
+
+    per_class: whether the statistics of the classes are wanted, where there are any.
+    """
+    return _parse(path, _load(path), per_class)
+
+
+def _load(path: str) -> dict[str, np.ndarray]:
+    if not epath.Path(path).is_file():
+        raise FileNotFoundError(
+            f"no reference statistics at {path}: python -m eval.reference makes them, "
+            "or set --config.eval.reference to an .npz with mu and sigma"
+        )
+    try:
+        return files.load_npz(path)
+    except ValueError as error:  # which says: remove it; it may be another's
+        raise ValueError(
+            f"{path} holds no reference statistics: {str(error).partition(': ')[0]}"
+        ) from error
+
+
+def _parse(path, arrays: dict[str, np.ndarray], per_class: bool) -> RealImages:
+    if not {"mu", "sigma"} <= set(arrays):
+        raise ValueError(
+            f"{path} holds {', '.join(sorted(arrays))}: reference statistics need mu "
+            "and sigma"
+        )
+    mean, covariance = (np.asarray(arrays[k], np.float64) for k in ("mu", "sigma"))
+    mean = mean.reshape(-1)
+    if covariance.shape != (len(mean), len(mean)):
+        raise ValueError(
+            f"{path}: mu has {len(mean)} dimensions and sigma is {covariance.shape}: "
+            "the file is damaged, make it again"
+        )
+    scale = np.abs(covariance).max()
+    if not np.allclose(covariance, covariance.T, rtol=0, atol=1e-6 * scale):
+        raise ValueError(f"{path}: sigma is not symmetric, so it is no covariance")
+    classes = None
+    if per_class and "class_mu" in arrays:
+        classes = [
+            suite.Reference(
+                class_mean,
+                class_covariance,
+                arrays["features"][arrays["labels"] == label],
+                frechet.root(class_covariance),
+            )
+            for label, (class_mean, class_covariance) in enumerate(
+                zip(arrays["class_mu"], arrays["class_sigma"], strict=True)
+            )
+        ]
+    whole = suite.Reference(
+        mean, covariance, arrays.get("features"), frechet.root(covariance)
+    )
+    if "about" in arrays:  # settings and images: the last bits of moments may differ
+        about = json.loads(str(arrays["about"]))
+    else:
+        moments = digests.digest([mean, covariance])
+        about = {"file": os.path.basename(path), "moments": moments}
+    return RealImages(about, whole, classes, arrays.get("labels"))
+
+
+def _check_fit(config, reference, extractor, path) -> None:
+    about, dim = reference.about, len(reference.statistics.mean)
+    if "features" not in about:
+        logging.warning(
+            "%s does not say which features and which images made it: the row says so",
+            path,
+        )
+    else:
+        for what, here, there, key in (
+            (
+                "features",
+                extractor.origin["name"],
+                about["features"]["name"],
+                "eval.features",
+            ),
+            ("data", config.data.name, about["data"]["name"], "data.name"),
+            ("split", config.eval.split, about["split"], "eval.split"),
+            (
+                "weights",
+                extractor.origin["weights"],
+                about["features"]["weights"],
+                "eval.weights",
+            ),
+        ):
+            if here != there:
+                raise ValueError(
+                    f"{path} has the {what} {there}, this run {here}: set --config."
+                    f"{key}, or make statistics with python -m eval.reference"
+                )
+    features_dim, _ = extraction.widths(extractor, build.image_shape(config))
+    if dim != features_dim:
+        raise ValueError(
+            f"{path} has {dim} dimensions and {extractor.name} features "
+            f"{features_dim}: they come from another network"
+        )
+    if config.eval.per_class and reference.per_class is None:
+        raise ValueError(
+            f"{path} has no statistics of the classes: make them with python -m "
+            "eval.reference --config.eval.per_class=True, or leave per_class out"
+        )
+
+
+def _settings(config, extractor) -> dict:
+    """What a reference file depends on, as far as it is known without the images."""
+    return config_lib.as_json(
+        {
+            "features": extractor.origin,
+            "split": config.eval.split,
+            "data": build.data_about(config),
+            "kept": config.eval.reference_features,
+            "seed": config.eval.seed,
+            "per_class": config.eval.per_class,
+        }
+    )
+
+
+def _find_or_make(config, workdir: str, extractor) -> results.Result:
+    path = made_path(config, workdir, extractor)
+    settings = _settings(config, extractor)
+    _adopt(path, settings)
+    made = []
+
+    def make():
+        made.append(path)
+        return _made(config, extractor)
+
+    result = results.find_or_make(path.with_suffix(".json"), settings, make)
+    if not made:
+        logging.info("already there: %s", path)
+    return result
+
+
+def _adopt(path: epath.Path, settings: dict) -> None:
+    """Take over a file of the first version, which had another digest in its name and
+    said only inside what made it."""
+    record = path.with_suffix(".json")
+    if jax.process_index() != 0 or record.exists():
+        return
+    for old in path.parent.glob(path.name.rpartition("_")[0] + "_*.npz"):
+        if old.with_suffix(".json").exists():
+            continue
+        try:
+            about = json.loads(str(files.load_npz(old)["about"]))
+        except (KeyError, ValueError):
+            continue
+        data = upgrades.upgrade({"data": about["data"]})["data"]
+        about["data"] = {k: data.get(k) for k in settings["data"]}
+        if all(about.get(k) == v for k, v in settings.items()):
+            old.replace(path)
+            files.save_json(record, {"made_by": about})
+            return
+
+
+def _made(config, extractor) -> results.Result:
+    dataset = build.load_data(config, config.eval.split)
+    values, _ = extraction.extract_all(
+        extractor, _as_uint8(dataset.images), config.eval.batch_size, config.eval.split
+    )
+    moments = frechet.of(values)
+    kept = _kept(config, dataset.labels, dataset.num_classes)
+    arrays = {"mu": moments.mean, "sigma": frechet.covariance(moments)}
+    if config.eval.per_class:
+        each = [
+            frechet.of(values[dataset.labels == c]) for c in range(dataset.num_classes)
+        ]
+        arrays["class_mu"] = np.stack([m.mean for m in each])
+        arrays["class_sigma"] = np.stack([frechet.covariance(m) for m in each])
+    about = _settings(config, extractor) | {
+        "num_images": len(values),
+        "images": hashlib.sha256(np.ascontiguousarray(dataset.images)).hexdigest()[:16],
+        "versions": config_lib.versions(),
+    }
+    arrays |= {
+        "features": values[kept],
+        "labels": dataset.labels[kept],
+        # in the file too, which goes its own way
+        "about": np.array(json.dumps(about)),
+    }
+    return results.Result({"made_by": about}, arrays)
+
+
+def _kept(config, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Rows of the images whose features stay: as many of each class as there are."""
+    most, seed = config.eval.reference_features, config.eval.seed
+    if most >= len(labels):
+        return np.arange(len(labels))
+    rows = [np.flatnonzero(labels == c) for c in range(num_classes)]
+    share = np.diff(np.linspace(0, most, num_classes + 1).astype(int))
+    some = [
+        each[suite.subset(len(each), n, seed)]
+        for each, n in zip(rows, share, strict=True)
+    ]
+    return np.sort(np.concatenate(some))
+
+
+def _as_uint8(images: np.ndarray) -> np.ndarray:
+    """Real images as samples are: two_gaussians has floats in [-1, 1]."""
+    return images if images.dtype == np.uint8 else pictures.to_uint8(images)

@@ -1,0 +1,217 @@
+"""From a config to what a run is made of: network, noise schedule, optimiser, state."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from etils import epath
+from flax import struct
+
+from progguide_jax import data, networks
+from progguide_jax.diffusion import losses, process
+from progguide_jax.runtime import checkpoints, digests, sharding
+from progguide_jax.runtime import config as config_lib
+from progguide_jax.systems import entries
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that training changes; step int32 counts finished updates."""
+
+    step: jax.Array
+    params: dict
+    ema_params: dict
+    opt_state: optax.OptState
+
+
+def noise_schedule(config) -> process.NoiseSchedule:
+    """The schedule of config.noise."""
+    noise = config.noise
+    settings = entries.settings(config, "noise.name")
+    made = process.make(noise.name, noise.num_timesteps, **settings)
+    return process.zero_terminal_snr(made) if noise.zero_terminal_snr else made
+
+
+def loss_weight(config) -> losses.Weight:
+    """The weight of config.train.loss_weight, with the settings of its section."""
+    settings = entries.settings(config, "train.loss_weight")
+    return losses.make(config.train.loss_weight, **settings)
+
+
+def load_data(config, split: str = "train") -> data.Dataset:
+    """A split of config.data."""
+    settings = entries.common(config, "data") | entries.settings(config, "data.name")
+    del settings["flip"]
+    return data.load(**settings, split=split)
+
+
+def data_about(config) -> dict:
+    """What config.data says of the images, wherever they lie, as a config has it."""
+    about = entries.common(config, "data")
+    del about["flip"], about["dir"]
+    own = entries.settings(config, "data.name")
+    return about | ({config.data.name: own} if own else {})
+
+
+def image_shape(config) -> tuple[int, int, int]:
+    """(H, W, C)."""
+    return config.data.image_size, config.data.image_size, config.data.channels
+
+
+def network_settings(config) -> dict:
+    """The name of the network and its own settings."""
+    return entries.common(config, "model") | entries.settings(config, "model.name")
+
+
+def network(config, dtype: str | None = None) -> nn.Module:
+    """The network of config.model; dtype, of activations, overrides the config's
+    where the network has one."""
+    settings = network_settings(config)
+    if dtype and "dtype" in settings:
+        settings["dtype"] = dtype
+    return networks.create(
+        num_classes=config.data.num_classes, predicts=config.train.predicts, **settings
+    )
+
+
+@functools.cache
+def raw_of_embedding(module: nn.Module):
+    """(params, x_t, level, label_emb [B,D]) -> what the module predicts.
+
+    One function object a module, hence one compilation; so with those below.
+    """
+
+    def raw(params, x_t, level, label_emb):
+        return module.apply({"params": params}, x_t, level, label_emb)
+
+    return raw
+
+
+@functools.cache
+def raw_of_label(module: nn.Module):
+    """(params, x_t, level, label [B]) -> what the module predicts."""
+
+    def raw(params, x_t, level, label):
+        emb = embed_label(module, params, label)
+        return module.apply({"params": params}, x_t, level, emb)
+
+    return raw
+
+
+@functools.cache
+def eps_of_embedding(module: nn.Module, ns: process.NoiseSchedule):
+    """(params, x_t, t int [B], label_emb [B,D]) -> eps, whatever is predicted."""
+    return _eps(raw_of_embedding(module), module.predicts, ns)
+
+
+@functools.cache
+def eps_of_label(module: nn.Module, ns: process.NoiseSchedule):
+    """(params, x_t, t int [B], label [B]) -> eps, whatever is predicted."""
+    return _eps(raw_of_label(module), module.predicts, ns)
+
+
+def _eps(raw, predicts, ns):
+    def eps(params, x_t, t, condition):
+        level = ns.level(t, x_t.dtype)
+        prediction = raw(params, x_t, level, condition)
+        return process.convert(level, x_t, prediction, predicts, "eps")
+
+    return eps
+
+
+def embed_label(module: nn.Module, params: dict, label: jax.Array) -> jax.Array:
+    """The rows [B,D] of label [B]."""
+    return module.apply({"params": params}, label, method="embed_label")
+
+
+def init_params(module: nn.Module, shape: tuple[int, ...], key: jax.Array) -> dict:
+    """Parameters for images of `shape` (H, W, C)."""
+
+    def whole(module, x_t, level, label):
+        return module(x_t, level, module.embed_label(label))
+
+    label = jnp.zeros(1, jnp.int32)
+    level = process.Level(label, alpha=jnp.ones(1), sigma=jnp.ones(1))
+    return nn.init(whole, module)(key, jnp.zeros((1, *shape)), level, label)["params"]
+
+
+def learning_rate(config) -> optax.Schedule:
+    """Linear warm-up, then constant or a cosine to 0 at num_steps."""
+    train = config.train
+    peak, warmup = train.learning_rate, train.warmup_steps
+    if train.decay == "constant":
+        return optax.schedules.linear_schedule(peak / max(warmup, 1), peak, warmup)
+    return optax.schedules.warmup_cosine_decay_schedule(
+        peak / max(warmup, 1), peak, warmup, max(train.num_steps, warmup + 1)
+    )
+
+
+def optimizer(config) -> optax.GradientTransformation:
+    """Adam behind a clip of the global gradient norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.train.grad_clip),
+        optax.adam(learning_rate(config)),
+    )
+
+
+def create(config, module: nn.Module) -> TrainState:
+    """The state at step 0, a function of config.seed; the average starts at params."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    params = init_params(module, image_shape(config), key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer(config).init(params),
+    )
+
+
+def checkpoint_dir(workdir: str) -> str:
+    return str(epath.Path(workdir) / "checkpoints")
+
+
+def load_ema(config, workdir: str, mesh) -> tuple[dict, dict]:
+    """(averaged parameters on the mesh, {"step", "digest"} of where they come from).
+
+    FileNotFoundError without a checkpoint, ValueError if it does not fit the config.
+    """
+    directory = checkpoint_dir(workdir)
+    if not epath.Path(directory).exists():
+        raise FileNotFoundError(
+            f"no checkpoint in {directory}: run train.py first, with the same --config "
+            "and --workdir"
+        )
+    _check_trained_with(config, workdir)
+    abstract = jax.eval_shape(functools.partial(create, config, network(config)))
+    repl = sharding.replicated(mesh)
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=repl),
+        abstract.ema_params,
+    )
+    with checkpoints.Checkpoints(directory) as saved:
+        params, step, _ = saved.restore_ema(abstract, config.checkpoint.step or None)
+    return params, {"step": int(step), "digest": digests.digest(params)}
+
+
+def _check_trained_with(config, workdir: str) -> None:
+    """ValueError if network, noise schedule or data are not those of the training.
+
+    Shapes would not tell: another schedule, sigma_skip or prediction fits any
+    checkpoint.
+    """
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        return
+    bound = ("model.", "noise.", "data.", "train.predicts:")
+    free = ("model.unet.dropout:", "model.unet.dtype:", "data.dir:", "data.flip:")
+    changes = [
+        line
+        for line in config_lib.difference(config_lib.load(path), config)
+        if line.startswith(bound) and not line.startswith(free)
+    ]
+    if changes:
+        raise ValueError(
+            f"the checkpoint in {workdir} does not fit: it was trained with another "
+            f"config ({'; '.join(changes)}): use that config, or another --workdir"
+        )

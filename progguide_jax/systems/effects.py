@@ -1,0 +1,53 @@
+"""Settings that cannot act beside the others of their config."""
+
+from collections.abc import Iterable
+
+from progguide_jax.systems import entries, key_checks
+
+
+def in_all(lists: Iterable[list[str]]) -> list[str]:
+    """The lines that every list has, in the order of the first."""
+    first, *others = lists
+    return [line for line in first if all(line in other for other in others)]
+
+
+def incomplete(config) -> list[str]:
+    """Settings that do nothing without another one that was left out."""
+    lines = []
+    for name in ("euler", "heun"):
+        settings = entries.settings(config, "sample.solver", name)
+        known = entries.defaults("sample.solver", name)
+        for key in ("churn_min", "churn_max", "churn_noise"):
+            if not settings["churn"] and settings[key] != known[key]:
+                lines.append(
+                    f"sample.{name}.{key} is set and sample.{name}.churn is 0: set "
+                    "churn too, or leave it out"
+                )
+    return lines
+
+
+def idle(config) -> list[str]:
+    """Settings that cannot act, where it is clear what will happen."""
+    guidance, lines = config.guidance, []
+    if not guidance.scale and not guidance.autoguidance.scale:
+        plain = {
+            "guidance.schedule": "static",
+            "guidance.normalize": "default",
+            "guidance.rule": "cfg",
+            "guidance.references": ("null",),
+            "sample.double_batch": False,
+        }
+        unread = [
+            key for key, value in plain.items() if key_checks.get(config, key) != value
+        ]
+        lines += [f"{key} does nothing: guidance.scale is 0" for key in unread]
+    elif guidance.schedule == "static":
+        unread = ["guidance.normalize"] * (guidance.normalize != "default")
+        stage = entries.defaults("sample.solver", "heun")["stage_omega"]
+        if config.sample.heun.stage_omega != stage:
+            unread.append("sample.heun.stage_omega")
+        why = "the static schedule is constant"
+        lines += [f"{key} does nothing: {why}" for key in unread]
+    if config.data.dir and config.data.name != "cifar10":
+        lines.append(f"data.dir is not read: {config.data.name} is generated")
+    return lines

@@ -1,0 +1,110 @@
+"""Which entries of which tables a config chooses, and the settings that it gives them.
+
+A key such as `guidance.rule` names an entry of a table. The settings of an entry are
+the section of its name, `guidance.apg`, whose keys are parameters of what the table
+holds; an entry without a section has none.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import ml_collections
+
+from progguide_jax import data, networks, registry
+from progguide_jax.diffusion import levels, losses, process, solvers
+from progguide_jax.guidance import projections, references, rules, schedules
+
+
+def _factories(module) -> dict[str, Callable | None]:
+    """{name: factory} of a room with names(); None for an entry without settings."""
+    return {name: getattr(module, name, None) for name in module.names()}
+
+
+# config key -> {name: factory or None}; a default of a factory is that of configs/base
+TABLES: dict[str, dict[str, Callable | None]] = {
+    "data.name": data.DATASETS,
+    "noise.name": process.SCHEDULES,
+    "model.name": networks.MODELS,
+    "train.loss_weight": losses.WEIGHTS,
+    "guidance.schedule": {k: s.curve for k, s in schedules.SCHEDULES.items()},
+    "guidance.references": _factories(references),
+    "guidance.rule": _factories(rules),
+    "guidance.projection": _factories(projections),
+    "sample.spacing": _factories(levels),
+    "sample.solver": _factories(solvers),
+}
+# entries that share the section of another
+_SECTIONS = {"gn_all": "gn"}
+
+
+def chosen(config: ml_collections.ConfigDict, key: str) -> tuple[str, ...]:
+    """The names that `key` holds: one, or those of a tuple."""
+    section, name = key.split(".")
+    value = config[section][name]
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def settings(
+    config: ml_collections.ConfigDict, key: str, name: str = ""
+) -> dict[str, Any]:
+    """The settings of the entry `name` of the table `key`, default the chosen one."""
+    if not name:
+        (name,) = chosen(config, key)
+    sections = config[key.split(".")[0]]
+    name = _SECTIONS.get(name, name)
+    held = sections[name] if name in sections else {}
+    return dict(held.items()) if is_section(held) else {}
+
+
+def common(config: ml_collections.ConfigDict, section: str) -> dict[str, Any]:
+    """The keys of a section itself, without those of the entries."""
+    return {k: v for k, v in config[section].items() if not is_section(v)}
+
+
+def defaults(key: str, name: str) -> dict[str, Any]:
+    """{setting: default} of an entry: the parameters that have one."""
+    factory = TABLES[key][name]
+    known = registry.defaults(factory) if factory else {}
+    return {k: v for k, v in known.items() if v is not inspect.Parameter.empty}
+
+
+def unused(
+    configs: Sequence[ml_collections.ConfigDict], sections: Iterable[str]
+) -> list[str]:
+    """A line on every setting that is not its default and whose entry none of the
+    configs chooses: in the `sections` of the config, "model", "guidance", ..."""
+    lines = []
+    for key in TABLES:
+        section, choice = key.split(".")
+        if section not in sections:
+            continue
+        used = {_SECTIONS.get(n, n) for c in configs for n in chosen(c, key)}
+        for name in TABLES[key]:
+            if name in used or name in _SECTIONS or name not in configs[0][section]:
+                continue
+            known = defaults(key, name)
+            for config in configs:
+                for setting, value in settings(config, key, name).items():
+                    if _is_set(value, setting, known):
+                        lines.append(_line(config, key, name, setting))
+    return list(dict.fromkeys(lines))
+
+
+def _is_set(value: Any, setting: str, known: dict[str, Any]) -> bool:
+    # what is no parameter, such as the file of a table, is empty where it is not set
+    return value != known[setting] if setting in known else bool(value)
+
+
+def _line(config, key: str, name: str, setting: str) -> str:
+    section, choice = key.split(".")
+    there = config[section][choice]
+    wanted = name if isinstance(there, str) else (name,)
+    return (
+        f"{section}.{name}.{setting} is set and {key} is {there!r}: leave it out, or "
+        f"set {key}={wanted}"
+    )
+
+
+def is_section(value: Any) -> bool:
+    return isinstance(value, ml_collections.ConfigDict)

@@ -1,0 +1,104 @@
+"""From a config to one frozen description of a sampling run."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+
+from progguide_jax.diffusion import levels, plans, solvers
+from progguide_jax.diffusion.system import System
+from progguide_jax.guidance import projections, references, rules
+from progguide_jax.systems import build, entries
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SamplingSpec:
+    """All that an image depends on besides the model, its condition and its index.
+
+    omega: {branch: [S], or [K,S] with a curve for each class}. guides: {reference: what
+    it needs}, such as the second network of autoguidance. about: the same as JSON, by
+    the names and settings of the registries: with the system's origin and the labels it
+    is the provenance of the images. Everything is an argument of the compiled program.
+    """
+
+    levels: levels.Levels
+    plan: plans.Plan
+    omega: dict[str, np.ndarray]
+    rule: rules.Rule
+    guides: dict[str, dict[str, System]]
+    projection: projections.Projection | None
+    seed: int
+    about: dict[str, Any]
+
+    @functools.cached_property
+    def per_class(self) -> bool:
+        """Whether some omega has a curve for each class."""
+        return any(values.ndim == 2 for values in self.omega.values())
+
+    def weights(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """omega for images of these labels [B]: {branch: [S] or [S,B]}."""
+        return {
+            branch: values[labels].T if values.ndim == 2 else values
+            for branch, values in self.omega.items()
+        }
+
+
+def grid(config, num_steps: int | None = None) -> levels.Levels:
+    """The levels of config.sample."""
+    sample = config.sample
+    settings = entries.settings(config, "sample.spacing")
+    return levels.make(
+        sample.spacing,
+        build.noise_schedule(config),
+        num_steps or sample.num_steps,
+        sample.offset,
+        **settings,
+    )
+
+
+def of(
+    config,
+    omega: dict[str, np.ndarray],
+    guides: dict[str, System] | None = None,
+    num_steps: int | None = None,
+) -> SamplingSpec:
+    """The spec of config.sample and config.guidance.
+
+    omega: {branch: weights on `grid`}; guides: {reference: System} of the references
+    that need one. num_steps: instead of sample.num_steps.
+    """
+    sample, guidance = config.sample, config.guidance
+    made = grid(config, num_steps)
+    keys = "sample.spacing sample.solver guidance.rule guidance.projection".split()
+    settings = {key: entries.settings(config, key) for key in keys}
+    guides = guides or {}
+    about: dict[str, Any] = {
+        key.split(".")[1]: {"name": entries.chosen(config, key)[0], **settings[key]}
+        for key in keys
+    }
+    about["references"] = {
+        references.REFERENCES[name].branch: {
+            "name": name,
+            **({"guide": guides[name].origin} if name in guides else {}),
+        }
+        for name in guidance.references
+    }
+    about["t"] = made.t[:-1].tolist()
+    about["sigma"] = made.sigma.tolist()
+    about["omega"] = {b: np.asarray(w, np.float64).tolist() for b, w in omega.items()}
+    about["seed"] = sample.seed
+    projection = settings["guidance.projection"]
+    return SamplingSpec(
+        levels=made,
+        plan=solvers.make(sample.solver, **settings["sample.solver"])(made),
+        omega=omega,
+        rule=rules.make(guidance.rule, **settings["guidance.rule"]),
+        guides={
+            name: {"guide": guides[name]} if name in guides else {}
+            for name in guidance.references
+        },
+        projection=projections.make(guidance.projection, **projection),
+        seed=sample.seed,
+        about=about,
+    )

@@ -1,0 +1,45 @@
+"""A trained workdir as a `System`: class ids in, images out."""
+
+import jax
+import numpy as np
+
+from progguide_jax.diffusion import prediction
+from progguide_jax.diffusion.system import System
+from progguide_jax.runtime import digests
+from progguide_jax.systems import build
+
+
+def load(config, workdir: str, mesh) -> System:
+    """The averaged network of config.checkpoint in workdir, on every device.
+
+    origin: what an image depends on by the model: the checkpoint's step and digest,
+    the network and its settings, the noise schedule, the data's shape and classes.
+    """
+    params, checkpoint = build.load_ema(config, workdir, mesh)
+    return of(config, params, checkpoint)
+
+
+def of(config, params: dict, checkpoint: dict) -> System:
+    """The system of these parameters; checkpoint: {"step", "digest"}."""
+    module, ns = build.network(config), build.noise_schedule(config)
+    fn = jax.tree_util.Partial(build.raw_of_label(module), params)
+    kind = config.train.predicts
+    # dropout is of training only
+    network = build.network_settings(config)
+    network.pop("dropout", None)
+    origin = {
+        "checkpoint": checkpoint,
+        "network": network | {"predicts": kind},
+        "noise": config.noise.name,
+        "noise_digest": digests.digest({"alpha_bar": ns.alpha_bar}),
+        "data": build.data_about(config),
+    }
+    return System(
+        branch=lambda label: prediction.Branch(fn, label, kind),
+        noise_schedule=ns,
+        shape=build.image_shape(config),
+        condition=lambda labels: np.asarray(labels, np.int32),
+        null=config.data.num_classes,
+        decode=lambda x: x,
+        origin=origin,
+    )

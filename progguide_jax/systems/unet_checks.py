@@ -1,0 +1,53 @@
+"""Whether a U-Net of config.model.unet can be built for the images of config.data."""
+
+import ml_collections
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """ValueError, in one line, unless every level and norm comes out whole."""
+    unet, size = config.model.unet, config.data.image_size
+    for key in ("channel_mult", "attention_resolutions"):
+        for value in unet[key]:
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"model.unet.{key} holds {value!r}: use whole numbers, at least 1"
+                )
+    if not unet.channel_mult:
+        raise ValueError("model.unet.channel_mult is empty: use (1,) or longer")
+    factor = 2 ** (len(unet.channel_mult) - 1)
+    if size % factor:
+        raise ValueError(
+            f"data.image_size {size} is not divisible by {factor}, which "
+            f"{len(unet.channel_mult)} levels of model.unet.channel_mult need: use "
+            "fewer levels or another size"
+        )
+    sizes = [size // 2**i for i in range(len(unet.channel_mult))]
+    for resolution in unet.attention_resolutions:
+        if resolution not in sizes:
+            raise ValueError(
+                f"model.unet.attention_resolutions: no feature map is {resolution} "
+                f"pixels wide, they are {', '.join(map(str, sizes))}"
+            )
+    for channels in _widths(unet):
+        groups = min(32, channels // 4)
+        if not groups or channels % groups:
+            raise ValueError(
+                f"model.unet.base_channels {unet.base_channels} with channel_mult "
+                f"{tuple(unet.channel_mult)}: group normalisation cannot split "
+                f"{channels} channels; use base_channels 8, 16 or a multiple of 32"
+            )
+
+
+def _widths(unet: ml_collections.ConfigDict) -> list[int]:
+    """Channels that the U-Net normalises, those after joining a skip included."""
+    levels = [unet.base_channels * mult for mult in unet.channel_mult]
+    skips, width = [unet.base_channels], unet.base_channels
+    for i, channels in enumerate(levels):
+        skips += [channels] * (unet.num_res_blocks + (i < len(levels) - 1))
+        width = channels
+    widths = [*skips]
+    for channels in reversed(levels):
+        for _ in range(unet.num_res_blocks + 1):
+            widths.append(width + skips.pop())
+            width = channels
+    return sorted({*widths, width})

@@ -1,0 +1,262 @@
+"""Whether a config makes sense, before any work is done: what the engine reads of it.
+
+The names that a key can hold are those of its table (`entries`); ranges stand here.
+The checks of config.eval and config.experiment stand with what reads those.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_collections
+
+from progguide_jax import registry
+from progguide_jax.diffusion import levels, process, solvers
+from progguide_jax.guidance import curves, projections, rules
+from progguide_jax.systems import build, effects, entries, key_checks, unet_checks
+
+# of keys that choose no entry of a table
+_CHOICES = {
+    "model.unet.dtype": ("float32", "bfloat16"),
+    "train.decay": ("constant", "cosine"),
+    "train.predicts": process.PREDICTIONS,
+    "probe.timesteps": ("stratified", "uniform"),
+    "guidance.normalize": ("default", *curves.MODES),
+}
+
+# (words, test, keys); a NaN fails every test
+_RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
+    (
+        "at least 1",
+        lambda x: x >= 1,
+        """data.image_size data.channels data.num_classes data.num_examples
+        noise.num_timesteps model.label_dim model.unet.base_channels
+        model.unet.num_res_blocks model.pix_film.width model.pix_film.depth
+        train.num_steps train.batch_size train.log_every train.checkpoint_every
+        train.keep train.sample_steps probe.num_examples probe.batch_size
+        probe.checkpoint_every sample.num_images sample.batch_size
+        sample.num_steps""",
+    ),
+    ("in 0 ... 2^32 - 1", lambda x: 0 <= x < 2**32, "seed probe.seed sample.seed"),
+    (
+        "at least 0",
+        lambda x: x >= 0,
+        """train.warmup_steps train.sample_every checkpoint.step sample.offset
+        guidance.autoguidance.step sample.euler.churn_min sample.euler.churn_max
+        sample.heun.churn_min sample.heun.churn_max""",
+    ),
+    (
+        "finite and at least 0",
+        lambda x: 0 <= x < math.inf,
+        """sample.euler.churn sample.euler.churn_noise sample.heun.churn
+        sample.heun.churn_noise""",
+    ),
+    ("above 0", lambda x: x > 0, "guidance.apg.norm_threshold"),
+    (
+        "finite and above 0",
+        lambda x: 0 < x < math.inf,
+        """data.two_gaussians.std train.learning_rate train.grad_clip
+        train.min_snr.gamma guidance.pcs.power guidance.clip.bound
+        guidance.dynamic_threshold.bound sample.karras.rho""",
+    ),
+    (
+        "at least 0 and below 1",
+        lambda x: 0 <= x < 1,
+        "model.unet.dropout train.ema_decay train.label_drop",
+    ),
+    (
+        "above 0 and at most 1",
+        lambda x: 0 < x <= 1,
+        "guidance.dynamic_threshold.quantile",
+    ),
+    ("in [0, 1]", lambda x: 0 <= x <= 1, "sample.ddim.eta"),
+    (
+        "finite",
+        math.isfinite,
+        "data.two_gaussians.mean guidance.apg.momentum guidance.apg.eta",
+    ),
+    (
+        "None, or finite and above 0",
+        lambda x: x is None or 0 < x < math.inf,
+        """sample.karras.sigma_min sample.karras.sigma_max sample.log_snr.sigma_min
+        sample.log_snr.sigma_max""",
+    ),
+    (
+        "None, or a timestep",
+        lambda x: x is None or isinstance(x, int) and x >= 0,
+        """guidance.interval.t_min guidance.interval.t_max guidance.neg_perturb.t_min
+        guidance.neg_perturb.t_max""",
+    ),
+]
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Raise ValueError, in one line that says what to do, at the first bad value.
+
+    Settings of data, noise, model and training that nothing uses are refused too; those
+    of guidance and sampling by `check_unused`, which sees all cells of an experiment.
+    """
+    try:
+        for key, table in entries.TABLES.items():
+            for name in entries.chosen(config, key):
+                registry.check(key, name, table)
+        for key, choices in _CHOICES.items():
+            registry.check(key, key_checks.get(config, key), choices)
+        key_checks.check_ranges(config, _RANGES)
+        for line in entries.unused([config], ("data", "noise", "model", "train")):
+            raise ValueError(line)
+        _check_data(config)
+        _check_training(config)
+        _check_noise(config)
+        _check_grids(config)
+        _check_guidance(config)
+        _check_settings(config)
+        key_checks.check_folder("sample.name", config.sample.name)
+    except (AttributeError, KeyError) as error:  # of a file without base.py's keys
+        raise ValueError(
+            f"the config lacks a key of configs/base.py: {error}"
+        ) from None
+
+
+def check_unused(configs: Sequence[ml_collections.ConfigDict]) -> None:
+    """ValueError at a setting of guidance or sampling that acts in none of the configs:
+    those of all cells of an experiment, or the one of a command. Warn, in one line
+    each, where nothing else can have been meant.
+    """
+    for line in entries.unused(configs, ("guidance", "sample")):
+        raise ValueError(line)
+    for line in effects.in_all(map(effects.incomplete, configs)):
+        raise ValueError(line)
+    for line in effects.in_all(map(effects.idle, configs)):
+        logging.warning(line)
+
+
+def check_command(config: ml_collections.ConfigDict) -> None:
+    """`validate` and `check_unused` for a command with this one config. Guidance and
+    sampling of an experiment's config are left to the experiment, which has cells."""
+    validate(config)
+    if not config.experiment.name:
+        check_unused([config])
+
+
+def _check_data(config) -> None:
+    data = config.data
+    if data.name == "two_gaussians" and data.num_classes != 2:
+        raise ValueError(
+            f"data.num_classes is {data.num_classes}: two_gaussians has 2 classes"
+        )
+    if config.model.name == "unet":
+        unet_checks.check(config)
+    pairs = data.num_classes * config.noise.num_timesteps
+    if config.probe.timesteps == "stratified" and config.probe.num_examples < pairs:
+        raise ValueError(
+            f"probe.num_examples {config.probe.num_examples} cannot visit each of "
+            f"{data.num_classes} classes x {config.noise.num_timesteps} timesteps: use "
+            f"at least {pairs}"
+        )
+
+
+def _check_training(config) -> None:
+    train = config.train
+    if train.decay == "cosine" and train.warmup_steps >= train.num_steps:
+        raise ValueError(
+            f"train.warmup_steps {train.warmup_steps} leaves nothing of num_steps "
+            f"{train.num_steps} to decay over: use fewer"
+        )
+    if config.noise.zero_terminal_snr and train.predicts == "eps":
+        raise ValueError(
+            "noise.zero_terminal_snr with train.predicts 'eps': from pure noise eps "
+            "says nothing about the image; set train.predicts=v or x0"
+        )
+
+
+def _check_noise(config) -> None:
+    betas = config.noise.scaled_linear
+    if not 0 < betas.beta_start <= betas.beta_end < 1:
+        raise ValueError(
+            f"noise.scaled_linear.beta_start {betas.beta_start} and beta_end "
+            f"{betas.beta_end}: they must satisfy 0 < beta_start <= beta_end < 1"
+        )
+    try:
+        build.noise_schedule(config)
+    except ValueError as error:
+        raise ValueError(f"config.noise: {error}") from error
+
+
+def _check_grids(config) -> None:
+    """That the sampling grid, and the one of the training's pictures, exist."""
+    sample, most = config.sample, config.noise.num_timesteps
+    keys = ["sample.num_steps"] + ["train.sample_steps"] * (
+        config.train.sample_every > 0
+    )
+    for key in keys:
+        num_steps = key_checks.get(config, key)
+        if sample.spacing in levels.SPACINGS and num_steps > most:
+            raise ValueError(
+                f"{key} is {num_steps}: use at most {most}, which is "
+                "noise.num_timesteps"
+            )
+        settings = entries.settings(config, "sample.spacing")
+        noise_schedule = build.noise_schedule(config)
+        try:
+            levels.make(
+                sample.spacing, noise_schedule, num_steps, sample.offset, **settings
+            )
+        except ValueError as error:
+            raise ValueError(f"{key} with config.sample: {error}") from error
+
+
+def _check_guidance(config) -> None:
+    guidance, last = config.guidance, config.noise.num_timesteps - 1
+    lowest, highest = rules.RULES[guidance.rule].scales
+    if highest > 0:
+        key_checks.check_scale("guidance.scale", guidance.scale, guidance.schedule)
+    if not lowest <= guidance.scale <= highest:
+        raise ValueError(
+            f"guidance.scale is {guidance.scale}: the rule {guidance.rule!r} takes "
+            f"{lowest:g} ... {highest:g}"
+        )
+    for name in ("interval", "neg_perturb"):
+        t_min, t_max = guidance[name].t_min or 0, guidance[name].t_max
+        if t_min > last or (t_max is not None and t_max < t_min):
+            raise ValueError(
+                f"guidance.{name}.t_min {t_min} ... t_max {t_max} holds no timestep of "
+                f"0 ... {last}: use 0 <= t_min <= t_max"
+            )
+    if guidance.schedule == "table" and not guidance.table.file:
+        raise ValueError(
+            "guidance.schedule 'table' needs a file: set guidance.table.file to a .npy "
+            "or .txt of weights over t, ascending"
+        )
+    references, weak = tuple(guidance.references), guidance.autoguidance
+    if weak.scale is not None:
+        key_checks.check_scale(
+            "guidance.autoguidance.scale", weak.scale, guidance.schedule
+        )
+    if not references or len(set(references)) < len(references):
+        raise ValueError(
+            f"guidance.references is {references}: name each reference once, at least "
+            "one"
+        )
+    same = not weak.workdir and weak.step in (0, config.checkpoint.step)
+    if "autoguidance" in references and same:
+        raise ValueError(
+            "guidance.references holds autoguidance: set guidance.autoguidance.workdir "
+            "or .step to a weaker network than the one that is guided"
+        )
+
+
+def _check_settings(config) -> None:
+    """That the chosen solver, rule and projection accept their settings."""
+    makers = {
+        "sample.solver": solvers.make,
+        "guidance.rule": rules.make,
+        "guidance.projection": projections.make,
+    }
+    for key, make in makers.items():
+        (name,) = entries.chosen(config, key)
+        try:
+            make(name, **entries.settings(config, key))
+        except ValueError as error:
+            raise ValueError(f"{key.split('.')[0]}.{name}: {error}") from error

@@ -1,0 +1,138 @@
+"""What every rule of the registry owes: a new one is covered by its line."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import worlds
+
+from progguide_jax.diffusion import samplers, solvers
+from progguide_jax.guidance import references, rules, schedules
+
+EVERY = rules.names()
+
+
+def omega_of(name, steps=8, height=1.0):
+    """A curve that varies, within the scales that the rule takes."""
+    low, high = rules.RULES[name].scales
+    curve = height * np.linspace(0.2, 1.0, steps)
+    return curve if high > 0 else curve * max(low, -1) * 0.8
+
+
+def sample(rule, omega, x_T=None, label=None, solver="ddim", kind="eps", **kwargs):
+    x_T = worlds.start() if x_T is None else x_T
+    label = jnp.arange(len(x_T)) % 2 if label is None else label
+    branches = references.branches(worlds.model(kind=kind), label, {"null": {}})
+    plan = solvers.make(solver)(worlds.grid())
+    key = jax.random.key(1)
+    return samplers.solve(
+        branches, x_T, plan, omega=omega, rule=rule, key=key, **kwargs
+    )
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_its_setting_that_is_cfg(name, x64):
+    omega = np.linspace(-0.3, 0.6, 8)
+    settings, same = rules.RULES[name].as_cfg(worlds.grid(), omega)
+    x_T = worlds.start(dtype=jnp.float64)
+    ours = sample(rules.make(name, **settings), same, x_T)
+    np.testing.assert_allclose(ours, sample(rules.cfg(), omega, x_T), atol=1e-9)
+    assert not np.allclose(ours, sample(rules.cfg(), omega + 0.1, x_T), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_batch_is_its_halves(name):
+    rule, omega = rules.make(name), omega_of(name)
+    x_T, label = worlds.start(), jnp.array([0, 1, 1, 0, 0, 1])
+    whole = sample(rule, omega, x_T, label)
+    halves = [sample(rule, omega, x_T[s], label[s]) for s in (slice(2), slice(2, 6))]
+    np.testing.assert_allclose(whole, np.concatenate(halves), atol=2e-5)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "heun"])
+@pytest.mark.parametrize("name", EVERY)
+def test_an_image_of_omega_0_is_the_plain_one_bit_for_bit(name, solver):
+    """Beside guided images as beside plain ones, on one program, also where omega is 0
+    on some steps only."""
+    rule, omega = rules.make(name), omega_of(name)
+    mixed = np.stack([omega, 0 * omega, omega, 0 * omega, omega * (omega > 0.5)], 1)
+    mixed = np.concatenate([mixed, np.zeros((8, 1))], 1)
+    clipped = dict(projection=lambda x0, step: jnp.clip(x0, -1, 1), solver=solver)
+    beside = np.asarray(sample(rule, mixed, **clipped))
+    plain = np.asarray(sample(rule, np.zeros((8, 6)), **clipped))
+    np.testing.assert_array_equal(beside[[1, 3, 5]], plain[[1, 3, 5]])
+    assert np.all(np.abs(beside[[0, 2]] - plain[[0, 2]]).max((1, 2)) > 1e-3)
+    # and a plain image is no other under cfg
+    cfg = sample(rules.cfg(), np.zeros((8, 6)), **clipped)
+    np.testing.assert_allclose(plain, cfg, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_one_trace_for_every_curve_and_setting(name):
+    traces = []
+
+    def counted(x, level, label):
+        traces.append(x.shape)
+        return worlds.curved(x, level, label)
+
+    system = worlds.model(counted)
+    branches = references.branches(system, jnp.arange(6) % 2, {"null": {}})
+    grid = worlds.grid()
+    g = np.sin(np.arange(1000) / 400)
+    curves = [
+        schedules.make(s, 0.5, np.arange(8)[::-1] * 125, 1000, **shape)
+        for s, shape in (("static", {}), ("linear", {}), ("gn", {"g": g}))
+    ]
+    entry = rules.RULES[name]
+    settings = [{}, entry.as_cfg(grid, np.ones(8))[0]]
+    results = [
+        samplers.solve(
+            branches, worlds.start(), solvers.ddim(eta)(grid), key=jax.random.key(0),
+            omega=curve if entry.scales[1] > 0 else -curve, rule=entry.make(**chosen),
+        )
+        for curve in curves
+        for chosen in settings
+        for eta in (0.0, 1.0)
+    ]  # fmt: skip
+    first = len(traces)
+    assert first <= 3  # one call of the network for each place in the program
+    assert len({np.asarray(r).tobytes() for r in results}) >= 2 * len(curves)
+
+
+@pytest.mark.parametrize("kind", ["x0", "v"])
+@pytest.mark.parametrize("name", EVERY)
+def test_the_prediction_of_the_network_does_not_matter(name, kind, x64):
+    rule, omega = rules.make(name), omega_of(name)
+    x_T = worlds.start(dtype=jnp.float64)
+    eps = sample(rule, omega, x_T)
+    np.testing.assert_allclose(sample(rule, omega, x_T, kind=kind), eps, atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", solvers.names())
+@pytest.mark.parametrize("name", EVERY)
+def test_any_solver_or_one_line_that_says_why_not(name, solver):
+    plan = solvers.make(solver)(worlds.grid())
+    rule = rules.make(name)
+    if not (rule.consistent or plan.reads_eps):
+        with pytest.raises(ValueError, match="the solver reads x0 only: use ddim"):
+            sample(rule, omega_of(name), solver=solver)
+        return
+    x_0 = sample(rule, omega_of(name), solver=solver)
+    plain = sample(rule, 0 * omega_of(name), solver=solver)
+    assert np.all(np.isfinite(x_0)) and not np.allclose(x_0, plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_double_batch_is_two_calls(name):
+    rule, omega = rules.make(name), omega_of(name)
+    once = sample(rule, omega, double_batch=True)
+    np.testing.assert_allclose(once, sample(rule, omega), atol=2e-5)
+
+
+def test_an_unknown_rule_or_setting():
+    with pytest.raises(ValueError, match="unknown rule 'apgg': did you mean 'apg'"):
+        rules.make("apgg")
+    with pytest.raises(
+        ValueError, match="rule 'apg' has no setting 'etta': it has mom"
+    ):
+        rules.make("apg", etta=1.0)

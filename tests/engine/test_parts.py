@@ -1,0 +1,132 @@
+"""Rows made in parts: kept, continued, joined, refused. No model is needed for that."""
+
+import errno
+import pathlib
+
+import numpy as np
+import pytest
+
+from progguide_jax.engine import parts
+from progguide_jax.runtime import files
+
+MADE_BY = {"seed": 1, "spec": {"omega": [1.0, 2.0]}}
+
+
+class Killed(Exception):
+    """What stands for a kill -9 here."""
+
+
+def numbered(index):
+    return {"number": np.array(index), "half": np.array(index) / 2}
+
+
+def collect(folder, total, size=16, make=numbered, made_by=MADE_BY):
+    return parts.collect(folder / "rows.json", made_by, total, size, make, {"who": 1})
+
+
+def rows(folder):
+    return files.load_npz(folder / "rows.npz")
+
+
+def test_what_is_written(tmp_path):
+    assert collect(tmp_path, 40)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rows.json", "rows.npz"]
+    np.testing.assert_array_equal(rows(tmp_path)["number"], np.arange(40))
+    np.testing.assert_array_equal(rows(tmp_path)["half"], np.arange(40) / 2)
+    record = files.load_json(tmp_path / "rows.json")
+    assert record == {"who": 1, "made_by": MADE_BY}
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
+    calls = []
+
+    def failing(index):
+        calls.append(int(index[0]))
+        if len(calls) == 3:
+            raise Killed
+        return numbered(index)
+
+    with pytest.raises(Killed):
+        collect(tmp_path, 40, make=failing)
+    names = ["part_00000000_00000016.npz", "part_00000016_00000032.npz", "rows.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    before = [(tmp_path / n).stat().st_mtime_ns for n in names]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "_join", lambda *args: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            collect(tmp_path, 40, make=failing)
+    assert calls == [0, 16, 32, 32]
+    assert [(tmp_path / n).stat().st_mtime_ns for n in names] == before
+    assert collect(tmp_path, 40, make=failing)  # only joins
+    assert calls == [0, 16, 32, 32]
+    np.testing.assert_array_equal(rows(tmp_path)["number"], np.arange(40))
+    assert not list(tmp_path.glob("part_*"))
+
+
+def test_parts_with_gaps_and_overlaps_are_joined_in_order(tmp_path):
+    """Left by runs of other batch sizes: 0-16, nothing until 32, 32-48. Batches of 24
+    fill the gap, over what is there."""
+    for first, end in ((0, 16), (32, 48)):
+        path = tmp_path / f"part_{first:08d}_{end:08d}.npz"
+        files.save_npz(path, **numbered(np.arange(first, end)))
+    calls = []
+
+    def make(index):
+        calls.append((int(index[0]), len(index)))
+        return numbered(index)
+
+    collect(tmp_path, 62, size=24, make=make)
+    assert calls == [(16, 24), (40, 24)]
+    np.testing.assert_array_equal(rows(tmp_path)["number"], np.arange(62))
+
+
+def test_more_rows_later_keep_the_first(tmp_path):
+    calls = []
+
+    def make(index):
+        calls.append(int(index[0]))
+        return numbered(index)
+
+    collect(tmp_path, 40, make=make)
+    calls.clear()
+    assert not collect(tmp_path, 40, make=make)
+    assert not collect(tmp_path, 30, make=make)  # fewer are there already
+    assert calls == [] and len(rows(tmp_path)["number"]) == 40
+    assert collect(tmp_path, 50, make=make)
+    assert calls == [40]
+    np.testing.assert_array_equal(rows(tmp_path)["number"], np.arange(50))
+
+
+def test_a_full_disk_keeps_the_parts(tmp_path, monkeypatch):
+    write = files.write
+
+    def full(path, content):
+        if "part_00000016" in pathlib.Path(path).name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            collect(tmp_path, 40)
+    assert [p.name for p in tmp_path.glob("part*")] == ["part_00000000_00000016.npz"]
+    collect(tmp_path, 40)
+    np.testing.assert_array_equal(rows(tmp_path)["number"], np.arange(40))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (
+            {"seed": 2, "spec": {"omega": [1.0, 2.0]}},
+            "another seed: .*sample.name=",
+        ),
+        ({"seed": 1, "spec": {"omega": [1.0, 2.5]}}, "another spec.omega: "),
+        ({"seed": 1}, "another spec.omega: "),
+    ],
+)
+def test_rows_of_another_kind_are_refused(tmp_path, other, words):
+    collect(tmp_path, 20)
+    with pytest.raises(ValueError, match=words):
+        collect(tmp_path, 40, made_by=other)
+    assert len(rows(tmp_path)["number"]) == 20

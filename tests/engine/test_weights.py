@@ -1,0 +1,97 @@
+"""omega of a config: formulas, tables in files, probed curves."""
+
+import numpy as np
+import pytest
+
+from progguide_jax.engine import probing, weights
+from progguide_jax.runtime import files, sharding
+from progguide_jax.systems import build
+
+
+def make(config, workdir="", origin=None):
+    (omega,) = weights.make(config, workdir, origin or {}).values()
+    return omega
+
+
+def test_gn_and_gn_all_weights_follow_the_curve(tiny, probed):
+    """[S] from the class mean of G; [K,S] from G itself."""
+    _, origin = build.load_ema(tiny, probed, sharding.mesh())
+    G = files.load_npz(probing.curve_path(probed))["G"]
+    ts = np.array([15, 10, 5, 0])
+    tiny.guidance.schedule, tiny.guidance.scale = "gn", 2.0
+    mean = G.mean(0)[ts]
+    expected = 2 * mean / mean.mean()
+    np.testing.assert_allclose(make(tiny, probed, origin), expected, rtol=1e-6)
+    tiny.guidance.schedule = "gn_all"
+    rows = G[:, ts]
+    expected = 2 * rows / rows.mean(1, keepdims=True)
+    np.testing.assert_allclose(make(tiny, probed, origin), expected, rtol=1e-6)
+
+
+def test_a_curve_is_read_between_timesteps_too(tiny, probed):
+    """On a grid of sigma, t is fractional: G is interpolated in t."""
+    _, origin = build.load_ema(tiny, probed, sharding.mesh())
+    tiny.guidance.schedule, tiny.guidance.scale = "gn", 2.0
+    tiny.sample.spacing = "karras"
+    gn = files.load_npz(probing.curve_path(probed))["gn"]
+    ns = build.noise_schedule(tiny)
+    r = ns.sigma / ns.alpha
+    ramp = np.linspace(r[-1] ** (1 / 7), r[0] ** (1 / 7), 4) ** 7
+    t = np.interp(np.log(ramp), np.log(r), np.arange(20))
+    G = np.interp(t, np.arange(20), gn)
+    np.testing.assert_allclose(make(tiny, probed, origin), 2 * G / G.mean(), rtol=1e-5)
+
+
+def test_a_rule_of_negative_weights_takes_a_mirrored_curve(tiny):
+    tiny.guidance.rule, tiny.guidance.schedule = "cfgpp", "linear"
+    tiny.guidance.scale = -0.4
+    tau = np.array([15, 10, 5, 0]) / 20
+    expected = -0.4 * (1 - tau) / (1 - tau).mean()
+    np.testing.assert_allclose(make(tiny), expected, rtol=1e-6)
+    tiny.guidance.scale = -0.9
+    with pytest.raises(ValueError, match="falls to -1.44 and the rule 'cfgpp' takes"):
+        make(tiny)
+
+
+def test_a_reference_may_have_a_scale_of_its_own(tiny):
+    tiny.guidance.references = ("null", "autoguidance")
+    tiny.guidance.schedule, tiny.guidance.scale = "linear", 2.0
+    same = weights.make(tiny, "", {})
+    np.testing.assert_array_equal(same["null"], same["guide"])
+    tiny.guidance.autoguidance.scale = 0.5
+    own = weights.make(tiny, "", {})
+    np.testing.assert_allclose(own["guide"], same["null"] / 4, rtol=1e-6)
+    np.testing.assert_array_equal(own["null"], same["null"])
+
+
+def test_an_interval_without_a_sampling_timestep_is_refused(tiny):
+    tiny.guidance.schedule = "interval"
+    window = tiny.guidance.interval
+    window.t_min, window.t_max = 1, 4  # the grid is 15, 10, 5, 0
+    with pytest.raises(ValueError, match="0 on all 4 sampling timesteps"):
+        make(tiny)
+
+
+def test_tables_from_files(tiny, probed, tmp_path):
+    """An .npy and a text file of weights over t ascending; the mean is the scale."""
+    origin, values = {"step": 6, "digest": ""}, np.arange(20.0) ** 2
+    np.save(tmp_path / "w.npy", values)
+    np.savetxt(tmp_path / "w.txt", values)
+    tiny.guidance.schedule, tiny.guidance.scale = "table", 3.0
+    expected = np.array([225, 100, 25, 0]) / 87.5 * 3
+    for name in ("w.npy", "w.txt"):
+        tiny.guidance.table.file = str(tmp_path / name)
+        got = make(tiny, probed, origin)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+    tiny.guidance.table.file = str(tmp_path / "none.npy")
+    with pytest.raises(FileNotFoundError, match="no table of weights at .*none.npy"):
+        make(tiny, probed, origin)
+    np.save(tmp_path / "rows.npy", np.ones((2, 20)))  # the config has 3 classes
+    tiny.guidance.table.file = str(tmp_path / "rows.npy")
+    with pytest.raises(ValueError, match="2 rows .* 3 classes"):
+        make(tiny, probed, origin)
+    (tmp_path / "bad.npy").write_bytes(b"no array")
+    tiny.guidance.table.file = str(tmp_path / "bad.npy")
+    with pytest.raises(ValueError, match="bad.npy") as error:
+        make(tiny, probed, origin)
+    assert "\n" not in str(error.value)

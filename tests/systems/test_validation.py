@@ -1,0 +1,296 @@
+"""Each key is checked, each message names the key and the way out."""
+
+import functools
+import re
+
+import jax
+import ml_collections
+import pytest
+
+from configs import base
+from progguide_jax.scoring import eval_checks
+from progguide_jax.systems import build, validation
+
+# Keys that take any value of their type, or are checked only where they are used.
+FREE = """distributed allow_config_change data.dir data.flip model.unet.sigma_skip
+    sample.double_batch sample.trace eval.weights eval.reference eval.samples
+    eval.per_class""".split()
+
+
+def check(config):
+    """All checks of a config for one command."""
+    validation.validate(config)
+    validation.check_unused([config])
+    eval_checks.check_eval(config)
+
+
+def keys(tree, prefix=""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from keys(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def changed(**values) -> ml_collections.ConfigDict:
+    config = base.get_config().lock()
+    config.update_from_flattened_dict(values)
+    return config
+
+
+def nonsense(value):
+    if isinstance(value, str):
+        return "/no such/"
+    if isinstance(value, bool):
+        return not value
+    if value is None:
+        return -3
+    return ("no such",) if isinstance(value, tuple) else type(value)(-3)
+
+
+@pytest.mark.parametrize("key, value", list(keys(base.get_config().to_dict())))
+def test_every_key_is_checked(key, value):
+    if key in FREE or key.startswith("experiment."):  # tests/experiments has those
+        return
+    config = changed(**{key: nonsense(value)})
+    with pytest.raises(ValueError, match=re.escape(key)) as error:
+        check(config)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_defaults_are_valid():
+    check(base.get_config())
+    check(base.get_config().lock())
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"guidance.schedule": "cosin"}, "unknown guidance.schedule 'cosin': did you "
+         "mean 'cosine'?"),
+        ({"data.name": "cifar"}, "did you mean 'cifar10'?"),
+        ({"noise.num_timesteps": 100}, "sample.num_steps is 200: use at most 100"),
+        ({"train.sample_steps": 1001}, "train.sample_steps is 1001: use at most 1000"),
+        ({"guidance.scale": float("nan")}, "guidance scale nan makes no sense"),
+        ({"guidance.scale": float("inf")}, "use a finite number"),
+        ({"guidance.scale": -1.5}, "at least -1"),
+        ({"guidance.scale": -0.5, "guidance.schedule": "linear"}, "at least 0"),
+        ({"train.label_drop": 1.0}, "at least 0 and below 1"),
+        ({"train.ema_decay": 1.0}, "at least 0 and below 1"),
+        ({"train.learning_rate": float("nan")}, "finite and above 0"),
+        ({"sample.ddim.eta": 1.5}, "in [0, 1]"),
+        ({"sample.offset": 20}, "config.sample: offset 20"),
+        ({"data.image_size": 36}, "36 is not divisible by 8"),
+        ({"model.unet.attention_resolutions": (14,)}, "no feature map is 14 pixels "
+         "wide, they are 32, 16, 8, 4"),
+        ({"model.unet.channel_mult": (1, 2.5)}, "model.unet.channel_mult holds 2.5"),
+        ({"model.unet.channel_mult": ()}, "model.unet.channel_mult is empty"),
+        ({"model.unet.base_channels": 48}, "cannot split 144 channels"),
+        ({"model.unet.base_channels": 3}, "cannot split 3 channels"),
+        ({"guidance.schedule": "interval", "guidance.interval.t_min": 5,
+          "guidance.interval.t_max": 4}, "use 0 <= t_min <= t_max"),
+        ({"guidance.schedule": "interval", "guidance.interval.t_min": 1000},
+         "holds no timestep of 0 ... 999"),
+        ({"guidance.schedule": "neg_perturb", "guidance.neg_perturb.t_max": -1},
+         "guidance.neg_perturb.t_max is -1: it must be None, or a timestep"),
+        ({"guidance.schedule": "table"}, "set guidance.table.file"),
+        ({"noise.name": "scaled_linear", "noise.scaled_linear.beta_end": 0.0001},
+         "beta_start <= "),
+        ({"noise.name": "scaled_linear", "noise.scaled_linear.beta_end": 1.0},
+         "beta_end < 1"),
+        ({"noise.zero_terminal_snr": True}, "set train.predicts=v or x0"),
+        ({"sample.spacing": "karras", "sample.offset": 1}, "leave it out with"),
+        ({"sample.spacing": "karras", "sample.karras.sigma_max": 1e9},
+         "leaves the range of ddpm_linear"),
+        ({"sample.spacing": "log_snr", "sample.log_snr.sigma_min": 2.0,
+          "sample.log_snr.sigma_max": 1.0}, "0 < sigma_min < sigma_max"),
+        ({"sample.solver": "ddpm", "sample.ddpm.variance": "medium"}, "sample.ddpm: "),
+        ({"sample.solver": "heun", "sample.heun.stage_omega": "nearest"},
+         "sample.heun: "),
+        ({"guidance.rule": "cfgpp"}, "the rule 'cfgpp' takes -1 ... 0"),
+        ({"guidance.references": ()}, "at least one"),
+        ({"guidance.references": ("autoguidance",), "guidance.autoguidance.step": 1,
+          "guidance.autoguidance.scale": float("nan")},
+         "guidance.autoguidance.scale: guidance scale nan"),
+        ({"guidance.references": ("null", "null")}, "each reference once"),
+        ({"guidance.references": ("nul",)}, "did you mean 'null'?"),
+        ({"guidance.references": ("autoguidance",)}, "set guidance.autoguidance."),
+        ({"guidance.references": ("autoguidance",), "checkpoint.step": 9,
+          "guidance.autoguidance.step": 9}, "set guidance.autoguidance."),
+        ({"train.decay": "cosine", "train.num_steps": 5000}, "warmup_steps 5000"),
+        ({"data.name": "two_gaussians"}, "two_gaussians has 2 classes"),
+        ({"sample.name": "../elsewhere"}, "leave out the slashes"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+    ],
+)  # fmt: skip
+def test_bad_values_are_named_with_a_remedy(values, words):
+    with pytest.raises(ValueError) as error:
+        check(changed(**values))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"guidance.scale": -1.0},  # the unconditional model
+        {"guidance.scale": 0.0, "guidance.schedule": "gn"},
+        {"noise.num_timesteps": 200, "train.sample_every": 0},
+        {"sample.spacing": "trailing", "sample.num_steps": 1000},
+        {"noise.name": "scaled_linear"},
+        {"noise.zero_terminal_snr": True, "train.predicts": "v"},
+        {"sample.spacing": "karras", "sample.num_steps": 2000},
+        {"guidance.rule": "cfgpp", "guidance.scale": -0.4},
+        {"guidance.references": ("null", "autoguidance"),
+         "guidance.autoguidance.step": 500},
+        {"guidance.schedule": "interval", "guidance.interval.t_max": 50},
+        {"model.name": "pix_film", "data.image_size": 7},
+        {"model.unet.base_channels": 8, "model.unet.channel_mult": (1, 2)},
+    ],
+)  # fmt: skip
+def test_unusual_values_that_make_sense_pass(values):
+    check(changed(**values))
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"model.pix_film.width": 17}, "model.pix_film.width is set and model.name is "
+         "'unet': leave it out, or set model.name=pix_film"),
+        ({"model.name": "pix_film", "model.unet.dropout": 0.0},
+         "model.unet.dropout is set and model.name is 'pix_film'"),
+        ({"data.two_gaussians.std": 0.5}, "set data.name=two_gaussians"),
+        ({"noise.scaled_linear.beta_end": 0.02}, "set noise.name=scaled_linear"),
+        ({"train.min_snr.gamma": 1.0}, "set train.loss_weight=min_snr"),
+    ],
+)  # fmt: skip
+def test_a_key_that_nothing_uses_is_refused_at_once(values, words):
+    with pytest.raises(ValueError) as error:
+        validation.validate(changed(**values))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"guidance.interval.t_min": 0}, "set guidance.schedule=interval"),
+        ({"guidance.neg_perturb.t_max": 9}, "set guidance.schedule=neg_perturb"),
+        ({"guidance.pcs.power": 2.0}, "set guidance.schedule=pcs"),
+        ({"guidance.table.file": "w.npy"}, "set guidance.schedule=table"),
+        ({"guidance.gn.curve": "c.npz"}, "set guidance.schedule=gn"),
+        ({"guidance.apg.eta": 0.5}, "guidance.apg.eta is set and guidance.rule is 'cfg'"
+         ": leave it out, or set guidance.rule=apg"),
+        ({"guidance.autoguidance.step": 5}, "guidance.references is ('null',): leave "
+         "it out, or set guidance.references=('autoguidance',)"),
+        ({"guidance.dynamic_threshold.quantile": 0.9},
+         "set guidance.projection=dynamic_threshold"),
+        ({"guidance.projection": "none", "guidance.clip.bound": 2.0},
+         "set guidance.projection=clip"),
+        ({"sample.solver": "heun", "sample.ddim.eta": 1.0}, "set sample.solver=ddim"),
+        ({"sample.ddpm.variance": "large"}, "set sample.solver=ddpm"),
+        ({"sample.euler.churn": 1.0}, "set sample.solver=euler"),
+        ({"sample.karras.rho": 5.0}, "set sample.spacing=karras"),
+        ({"sample.solver": "euler", "sample.euler.churn_min": 0.1}, "set churn too"),
+    ],
+)  # fmt: skip
+def test_a_key_of_guidance_or_sampling_must_act_in_some_cell(values, words):
+    config = changed(**values)
+    validation.validate(config)
+    for configs in ([config], [config, config]):
+        with pytest.raises(ValueError) as error:
+            validation.check_unused(configs)
+        assert words in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(ValueError):
+        validation.check_command(config)
+    config.experiment.name = "sweep"  # whose cells decide
+    validation.check_command(config)
+
+
+def test_one_cell_that_uses_a_key_is_enough():
+    plain = changed(**{"guidance.apg.eta": 0.5, "guidance.gn.curve": "c.npz"})
+    apg = plain.copy_and_resolve_references()
+    apg.guidance.rule, apg.guidance.schedule = "apg", "gn_all"
+    validation.check_unused([plain, apg])
+    with pytest.raises(ValueError, match="guidance.gn.curve is set"):
+        validation.check_unused([plain, plain])
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"guidance.scale": 0.0, "guidance.normalize": "train"},
+         ["guidance.normalize does nothing: guidance.scale is 0"]),
+        ({"guidance.scale": 0.0, "guidance.rule": "apg", "guidance.apg.eta": 1.0},
+         ["guidance.rule does nothing: guidance.scale is 0"]),
+        ({"guidance.scale": 0.0, "guidance.schedule": "linear",
+          "sample.double_batch": True},
+         ["guidance.schedule does", "sample.double_batch does"]),
+        ({"guidance.scale": 0.0, "guidance.references": ("null", "autoguidance"),
+          "guidance.autoguidance.scale": 2.0, "guidance.autoguidance.step": 1}, []),
+        ({"guidance.normalize": "train"}, ["guidance.normalize does nothing: the "
+         "static schedule is constant"]),
+        ({"sample.solver": "heun", "sample.heun.stage_omega": "step"},
+         ["sample.heun.stage_omega does nothing"]),
+        ({"data.name": "synthetic", "data.dir": "/data"}, ["data.dir is not read"]),
+        ({}, []),
+    ],
+)  # fmt: skip
+def test_a_setting_that_cannot_act_is_warned_of_unless_a_cell_uses_it(
+    values, words, caplog
+):
+    config = changed(**values)
+    validation.check_command(config)
+    assert len(caplog.messages) == len(words)
+    for message, part in zip(caplog.messages, words, strict=True):
+        assert part in message
+    caplog.clear()
+    acts = config.copy_and_resolve_references()
+    acts.guidance.scale, acts.guidance.schedule = 1.0, "linear"
+    validation.check_unused([config, acts])
+    assert [m for m in caplog.messages if not m.startswith("data.dir")] == []
+
+
+def test_changing_the_timesteps_needs_no_other_key():
+    for schedule in ("interval", "neg_perturb"):
+        check(changed(**{"noise.num_timesteps": 250, "guidance.schedule": schedule}))
+
+
+def test_a_missing_key_is_a_value_error():
+    config = base.get_config()
+    del config.train.grad_clip
+    with pytest.raises(ValueError, match="lacks a key .*grad_clip"):
+        validation.validate(config)
+    config = changed()
+    config.train.batch_size = None
+    with pytest.raises(ValueError, match="train.batch_size is None"):
+        validation.validate(config)
+
+
+def test_the_normalised_widths_are_those_of_the_network():
+    """The U-Net itself accepts and refuses the same sizes."""
+
+    def builds(config):
+        network = build.network(config)
+        make = functools.partial(build.init_params, network, (8, 8, 3))
+        try:
+            jax.eval_shape(make, jax.random.key(0))
+        except Exception:
+            return False
+        return True
+
+    for base_channels in (4, 24, 36, 48, 80):
+        for mult in ((1,), (1, 3)):
+            config = changed(
+                **{
+                    "model.unet.base_channels": base_channels,
+                    "model.unet.channel_mult": mult,
+                    "model.unet.attention_resolutions": (),
+                    "model.unet.num_res_blocks": 1,
+                    "data.image_size": 8,
+                }
+            )
+            try:
+                validation.validate(config)
+                valid = True
+            except ValueError:
+                valid = False
+            assert valid == builds(config), (base_channels, mult)
