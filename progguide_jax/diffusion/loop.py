@@ -19,18 +19,11 @@ from progguide_jax.guidance import projections, rules
 
 
 class Rows(NamedTuple):
-    """What the loop scans over, [N] each, from a plan: the matrix in the dtype of x,
-    omega {reference: [N] or [N,B]}."""
+    """What the loop scans over, [N] each: plan, with the matrix in the dtype of x and
+    the rest at least in float32; omega {reference: [N] or [N,B]}."""
 
     index: np.ndarray
-    matrix: np.ndarray
-    t: np.ndarray
-    alpha: np.ndarray
-    sigma: np.ndarray
-    alpha_next: np.ndarray
-    sigma_next: np.ndarray
-    gain: np.ndarray
-    kick: np.ndarray
+    plan: plans.Plan
     omega: dict[str, jax.Array]
 
 
@@ -82,19 +75,16 @@ def rows(
             "cannot start: use a network that predicts v or x0, or another grid"
         )
     wide = jnp.promote_types(x.dtype, jnp.float32)
+    arrays = {
+        name: column.astype(wide) if column.dtype == np.float64 else column
+        for name, column in plan._asdict().items()
+    }
+    arrays["matrix"] = plan.matrix.astype(x.dtype)
     return Rows(
         np.arange(len(plan.t), dtype=np.int32),
-        np.asarray(plan.matrix, x.dtype),
-        np.asarray(plan.t, wide),
-        *(
-            np.asarray(column, wide)
-            for column in (
-                plan.alpha, plan.sigma, plan.alpha_next, plan.sigma_next,
-                plan.gain, plan.kick,
-            )
-        ),
+        plans.Plan(**arrays),
         {name: values[plan.omega] for name, values in omega.items()},
-    )  # fmt: skip
+    )
 
 
 def scan(
@@ -112,19 +102,22 @@ def scan(
     """The loop, to be called under jit: (x_0, then x after every row [N,B,...] and a
     `tracing.Trace`, each only if it is asked for). keys: one an image [B]."""
     batch, dtype = x_T.shape[0], x_T.dtype
-    memory = rows.matrix.shape[1] - 1
+    memory = rows.plan.matrix.shape[1] - 1
 
     def body(state, row: Rows):
         x, remembered, carry = state
         x = jax.lax.cond(
-            row.kick != 0,
+            row.plan.kick != 0,
             lambda x: _kicked(x, row, noise.fold_in(noise.fold_in(keys, row.index), 1)),
             lambda x: x,
             x,
         )
         step = _step(x, row, keys, branches.predicts)
         level = process.Level(
-            *(jnp.full(batch, value) for value in (row.t, row.alpha, row.sigma))
+            *(
+                jnp.full(batch, value)
+                for value in (row.plan.t, row.plan.alpha, row.plan.sigma)
+            )
         )
         evaluate = asking.Evaluate(branches, x, level, step, double_batch)
         if not double_batch:
@@ -157,7 +150,7 @@ def scan(
                 moved = _choose(on, kept, moved)
             found = moved
         z = jax.lax.cond(
-            jnp.any(row.matrix[:, plans.Z] != 0),
+            jnp.any(row.plan.matrix[:, plans.Z] != 0),
             lambda: noise.initial_noise(
                 noise.fold_in(keys, row.index), x.shape[1:], dtype
             ),
@@ -165,7 +158,7 @@ def scan(
         )
         known = (found.x0, found.eps, x, z, *remembered)
         x, *remembered = (
-            sum(row.matrix[i, j] * value for j, value in enumerate(known))
+            sum(row.plan.matrix[i, j] * value for j, value in enumerate(known))
             for i in range(1 + memory)
         )
         return (x, remembered, carry), (x if trajectory else None, seen)
@@ -183,11 +176,11 @@ def _step(x, row: Rows, keys, predicts: str) -> prediction.Step:
 
     return prediction.Step(
         x=x,
-        t=row.t,
-        alpha=scalar(row.alpha),
-        sigma=scalar(row.sigma),
-        alpha_next=scalar(row.alpha_next),
-        sigma_next=scalar(row.sigma_next),
+        t=row.plan.t,
+        alpha=scalar(row.plan.alpha),
+        sigma=scalar(row.plan.sigma),
+        alpha_next=scalar(row.plan.alpha_next),
+        sigma_next=scalar(row.plan.sigma_next),
         weights={n: prediction.per_image(w, x) for n, w in row.omega.items()},
         index=row.index,
         keys=noise.fold_in(noise.fold_in(keys, row.index), 2),
@@ -197,7 +190,7 @@ def _step(x, row: Rows, keys, predicts: str) -> prediction.Step:
 
 def _kicked(x, row: Rows, keys):
     z = noise.initial_noise(keys, x.shape[1:], x.dtype)
-    return (row.gain * x + row.kick * z).astype(x.dtype)
+    return (row.plan.gain * x + row.plan.kick * z).astype(x.dtype)
 
 
 def _choose(on: jax.Array, new, old):
