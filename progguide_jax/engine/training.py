@@ -94,11 +94,13 @@ def loss_per_example(module, params, x0, level, label, eps, **kwargs) -> jax.Arr
 
 
 def train_step(
-    train_state: build.TrainState, batch: dict, *, config, module, optimizer
+    train_state: build.TrainState, batch: dict, *, config, module, optimizer, mesh=None
 ) -> tuple[build.TrainState, dict]:
     """One update on the global batch {"image" [B,H,W,C] in [-1,1], "label" [B]}.
 
     Its randomness is a function of (config.seed, step): resuming needs no stored key.
+    mesh: each of its devices differentiates the rows that it holds, which a network
+    with dropout, drawn for the whole batch, cannot have; None leaves that to jit.
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     key = jax.random.fold_in(key, train_state.step)
@@ -110,14 +112,16 @@ def train_step(
     dropped = jax.random.bernoulli(drop_key, config.train.label_drop, label.shape)
     label = jnp.where(dropped, module.num_classes, label)
 
-    def loss_fn(params):
+    def loss_fn(params, x0, level, label, eps):
         rngs = {"dropout": dropout_key}
         losses = loss_per_example(
             module, params, x0, level, label, eps, train=True, rngs=rngs
         )
         return jnp.mean(weight(level, module.predicts) * losses)
 
-    loss, grads = jax.value_and_grad(loss_fn)(train_state.params)
+    loss, grads = sharding.value_and_grad(loss_fn, mesh)(
+        train_state.params, x0, level, label, eps
+    )
     updates, opt_state = optimizer.update(
         grads, train_state.opt_state, train_state.params
     )
@@ -136,11 +140,13 @@ def train_step(
 def compiled_step(config, mesh):
     """`train_step` under jit: replicated state (donated), batch split over the mesh."""
     repl, split = sharding.replicated(mesh), sharding.batch(mesh)
+    module = build.network(config)
     step = functools.partial(
         train_step,
         config=config,
-        module=build.network(config),
+        module=module,
         optimizer=build.optimizer(config),
+        mesh=None if getattr(module, "dropout", 0) else mesh,
     )
     return jax.jit(
         step,

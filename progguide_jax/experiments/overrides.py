@@ -1,7 +1,6 @@
 """Sets of overrides of a config: "guidance.schedule=gn sample.num_steps=20"."""
 
 import ast
-import difflib
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -51,9 +50,7 @@ def apply(config, overrides: dict[str, Any]):
     known = config_lib.flat(config.to_dict())
     for key, value in overrides.items():
         if key not in known:
-            raise ValueError(
-                f"experiment.cells: unknown config key {_hint(key, known)}"
-            )
+            raise ValueError(f"experiment.cells: {config_lib.unknown_key(key, known)}")
         if key.partition(".")[0] not in SECTIONS:
             raise ValueError(
                 f"experiment.cells sets {key}: the cells of a sweep share one trained "
@@ -68,12 +65,6 @@ def apply(config, overrides: dict[str, Any]):
                 f"experiment.cells: {key} is {value!r} and takes a {kind}"
             ) from None
     return changed
-
-
-def _hint(key: str, known: dict[str, Any]) -> str:
-    same = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
-    near = same or difflib.get_close_matches(key, known, n=2)
-    return f"{key!r}: did you mean {' or '.join(near)}?" if near else repr(key)
 
 
 def _read(text: str, before: Any) -> Any:

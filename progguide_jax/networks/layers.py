@@ -83,3 +83,23 @@ class LabelEmbedding(nn.Module):
             (self.num_classes + 1, self.dim),
         )
         return table[label]
+
+
+class LabelConditioned(nn.Module):
+    """What the networks share: the label table, and the question that they answer.
+
+    A network defines __call__(x_t, level, label_emb, train=False). The rows of the
+    labels are an argument, so that probing can differentiate with respect to them.
+    predicts: what the answer is, one of `process.PREDICTIONS`.
+    """
+
+    num_classes: int
+    label_dim: int = 512
+    predicts: str = "eps"
+
+    def setup(self):
+        self.label_table = LabelEmbedding(self.num_classes, self.label_dim)
+
+    def embed_label(self, label: jax.Array) -> jax.Array:
+        """Rows float32 [B,D] of label int [B]; label num_classes is the null label."""
+        return self.label_table(label)

@@ -15,24 +15,15 @@ from progguide_jax.diffusion import process
 from progguide_jax.networks import layers
 
 
-class PixFiLM(nn.Module):
+class PixFiLM(layers.LabelConditioned):
     """(c + a) x_t + b 1 / sqrt(d), a and b from an MLP, c = `layers.skip_gain`.
 
     c is sigma_t where the answer is eps, alpha_t where it is x0, 0 where it is v.
     """
 
-    num_classes: int
     label_dim: int = 32
     width: int = 256
     depth: int = 4
-    predicts: str = "eps"
-
-    def setup(self):
-        self.label_table = layers.LabelEmbedding(self.num_classes, self.label_dim)
-
-    def embed_label(self, label: jax.Array) -> jax.Array:
-        """Rows float32 [B,D] of label int [B]; label num_classes is the null label."""
-        return self.label_table(label)
 
     @nn.compact
     def __call__(

@@ -67,33 +67,22 @@ class AttentionBlock(nn.Module):
         return x + y.reshape(b, h, w, c)
 
 
-class UNet(nn.Module):
+class UNet(layers.LabelConditioned):
     """eps, x0 or v [B,H,W,C] float32 from x_t [B,H,W,C], level, label_emb [B,D].
 
-    `embed_label` gives the rows; the embedding is an argument so that probing can
-    differentiate with respect to it. It joins the hidden layer of the time embedding,
-    so it passes a non-linearity and reaches every block. With sigma_skip the output is
+    The row of the label joins the hidden layer of the time embedding, so it passes a
+    non-linearity and reaches every block. With sigma_skip the output is
     sigma_t x_t + head: at high noise eps is nearly x_t and the network need not learn
     the identity. For x0 that skip is alpha_t x_t and for v it is 0: the same answer.
     """
 
-    num_classes: int
     base_channels: int = 128
     channel_mult: Sequence[int] = (1, 2, 2, 2)
     num_res_blocks: int = 2
     attention_resolutions: Sequence[int] = (16,)
     dropout: float = 0.1
-    label_dim: int = 512
     dtype: str = "float32"
     sigma_skip: bool = False
-    predicts: str = "eps"
-
-    def setup(self):
-        self.label_table = layers.LabelEmbedding(self.num_classes, self.label_dim)
-
-    def embed_label(self, label: jax.Array) -> jax.Array:
-        """Rows float32 [B,D] of label int [B]; label num_classes is the null label."""
-        return self.label_table(label)
 
     @nn.compact
     def __call__(

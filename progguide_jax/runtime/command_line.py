@@ -9,7 +9,6 @@ traceback in WORKDIR/error.log.
 """
 
 import contextlib
-import difflib
 import logging
 import os
 import secrets
@@ -136,18 +135,7 @@ def _check_keys(argv: list[str], known: dict[str, Any]) -> None:
         inside = [k for k in known if k.startswith(f"{key}.")]
         if inside and not upgrades.renamed(key):
             raise ValueError(f"config.{key} is a section: set {' or '.join(inside)}")
-        section, name = key.split(".")[0], key.split(".")[-1]
-        same = [k for k in known if k.split(".")[-1] == name]
-        near = (
-            upgrades.renamed(key)
-            or [k for k in same if k.split(".")[0] == section]
-            or same
-            or difflib.get_close_matches(key, known, n=2)
-        )
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(
-            f"unknown config key {key!r}: {hint}--print_config lists them all"
-        )
+        raise ValueError(config_lib.unknown_key(key, known))
 
 
 def _check_writable(workdir: str) -> None:

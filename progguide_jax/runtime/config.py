@@ -1,5 +1,6 @@
 """What a run was asked for (ml_collections): written down, compared."""
 
+import difflib
 import hashlib
 import importlib.metadata
 import json
@@ -9,6 +10,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -73,6 +75,20 @@ def difference(a: ml_collections.ConfigDict, b: ml_collections.ConfigDict) -> li
         for key in sorted(flat_a | flat_b)
         if key not in flat_a or key not in flat_b or flat_a[key] != flat_b[key]
     ]
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """What to say of a key that is not one of `known`, with those that may be meant."""
+    known = list(known)
+    same = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+    near = (
+        upgrades.renamed(key)
+        or [k for k in same if k.split(".")[0] == key.split(".")[0]]
+        or same
+        or difflib.get_close_matches(key, known, n=2)
+    )
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown config key {key!r}: {hint}--print_config lists them all"
 
 
 def write_provenance(workdir: str, config: ml_collections.ConfigDict) -> None:

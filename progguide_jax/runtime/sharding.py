@@ -5,10 +5,12 @@ over the mesh along its leading axis and everything else is replicated. On a CPU
 core can be a device of the same mesh.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+from jax import flatten_util
 from jax.experimental import multihost_utils
 
 
@@ -62,6 +64,35 @@ def put(mesh: jax.sharding.Mesh, host_tree: Any) -> Any:
         return jax.make_array_from_process_local_data(sharding, np.asarray(x), shape)
 
     return jax.tree.map(place, host_tree)
+
+
+def value_and_grad(loss: Callable[..., jax.Array], mesh: jax.sharding.Mesh | None):
+    """`jax.value_and_grad` of loss(params, *rows), a mean over the rows, which the
+    devices of the mesh share: each differentiates its own, then they average once.
+
+    Left to itself the partitioner has them meet once for each parameter, which on CPU
+    devices costs a small network a quarter of its step.
+    """
+    whole = jax.value_and_grad(loss)
+    if mesh is None or mesh.size == 1:
+        return whole
+
+    def mine(params, *rows):
+        found = whole(params, *rows)
+        if jax.default_backend() != "cpu":  # there the compiler joins and overlaps them
+            return jax.lax.pmean(found, "data")
+        flat, unravel = flatten_util.ravel_pytree(found)
+        return unravel(jax.lax.pmean(flat, "data"))
+
+    def averaged(params, *rows):
+        all_of_it, split = jax.sharding.PartitionSpec(), batch(mesh).spec
+        specs = (all_of_it, *[split] * len(rows))
+        shared = jax.shard_map(
+            mine, mesh=mesh, in_specs=specs, out_specs=all_of_it, check_vma=False
+        )
+        return shared(params, *rows)
+
+    return averaged
 
 
 def to_host(x: Any) -> Any:

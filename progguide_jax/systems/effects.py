@@ -50,4 +50,9 @@ def idle(config) -> list[str]:
         lines += [f"{key} does nothing: {why}" for key in unread]
     if config.data.dir and config.data.name != "cifar10":
         lines.append(f"data.dir is not read: {config.data.name} is generated")
+    if config.noise.zero_terminal_snr and config.train.loss_weight == "min_snr":
+        lines.append(
+            "train.loss_weight min_snr is 0 at pure noise, where sampling with "
+            "noise.zero_terminal_snr begins: that step is not learnt; use uniform"
+        )
     return lines

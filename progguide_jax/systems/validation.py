@@ -140,6 +140,16 @@ def check_command(config: ml_collections.ConfigDict) -> None:
         check_unused([config])
 
 
+def check_training(config: ml_collections.ConfigDict) -> None:
+    """`check_command` for train.py, which goes on from the newest checkpoint."""
+    check_command(config)
+    if config.checkpoint.step:
+        raise ValueError(
+            f"checkpoint.step is {config.checkpoint.step}: it is for probing and "
+            "sampling; training goes on from the newest checkpoint: leave it out"
+        )
+
+
 def _check_data(config) -> None:
     data = config.data
     if data.name == "two_gaussians" and data.num_classes != 2:

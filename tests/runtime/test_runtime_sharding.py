@@ -88,3 +88,23 @@ def test_host_rows_of_several_hosts_are_a_partition(monkeypatch):
 def test_to_host_takes_numbers_and_bfloat16():
     value = sharding.to_host((jnp.bfloat16(1.5), 2.0))
     assert value[0] == 1.5 and value[1] == 2.0
+
+
+def test_the_gradient_of_a_shared_batch_is_that_of_the_whole_in_one_meeting():
+    """Of the mean of (a x + b - y)^2, by hand."""
+    mesh, generator = sharding.mesh(), np.random.default_rng(2)
+    x, y = generator.standard_normal((2, 32))
+    params = {"a": np.float32(0.5), "b": np.float32(-1.0)}
+
+    def loss(params, x, y):
+        return jnp.mean(jnp.square(params["a"] * x + params["b"] - y))
+
+    rows = sharding.put(mesh, (x.astype(np.float32), y.astype(np.float32)))
+    shared = jax.jit(sharding.value_and_grad(loss, mesh))
+    value, grads = shared(params, *rows)
+    error = 0.5 * x - 1 - y
+    assert float(value) == pytest.approx(np.mean(error**2), rel=1e-5)
+    assert float(grads["a"]) == pytest.approx(np.mean(2 * error * x), rel=1e-5)
+    assert float(grads["b"]) == pytest.approx(np.mean(2 * error), rel=1e-5)
+    program = shared.lower(params, *rows).compile().as_text()
+    assert program.count(" all-reduce(") == 1 and "f32[3]{0} all-reduce(" in program

@@ -231,6 +231,8 @@ def test_one_cell_that_uses_a_key_is_enough():
         ({"sample.solver": "heun", "sample.heun.stage_omega": "step"},
          ["sample.heun.stage_omega does nothing"]),
         ({"data.name": "synthetic", "data.dir": "/data"}, ["data.dir is not read"]),
+        ({"noise.zero_terminal_snr": True, "train.predicts": "v",
+          "train.loss_weight": "min_snr"}, ["min_snr is 0 at pure noise"]),
         ({}, []),
     ],
 )  # fmt: skip
@@ -246,7 +248,14 @@ def test_a_setting_that_cannot_act_is_warned_of_unless_a_cell_uses_it(
     acts = config.copy_and_resolve_references()
     acts.guidance.scale, acts.guidance.schedule = 1.0, "linear"
     validation.check_unused([config, acts])
-    assert [m for m in caplog.messages if not m.startswith("data.dir")] == []
+    assert not any(" does nothing" in message for message in caplog.messages)
+
+
+def test_training_does_not_pick_a_checkpoint():
+    config = changed(**{"checkpoint.step": 5})
+    validation.check_command(config)
+    with pytest.raises(ValueError, match="goes on from the newest checkpoint"):
+        validation.check_training(config)
 
 
 def test_changing_the_timesteps_needs_no_other_key():

@@ -24,7 +24,7 @@ DEFAULTS = {"num_images": 512, "num_paths": 24}
 FITTED_IMAGES = 10_000  # real images that the plane is fitted to
 PLANE_IMAGES = 2000  # real images drawn in the plane
 SHOWN_IMAGES = 8  # and shown, of each class
-CHUNK = 64  # trajectories in memory at a time
+CHUNK = 128  # trajectories in memory at a time
 CLOSENESS_TIMESTEPS = 25
 CLOSENESS_IMAGES = 2048  # at each of them
 
