@@ -87,11 +87,12 @@ class TwoGaussians:
         """
         return _eps(self, ns)
 
-    def system(self, ns: process.NoiseSchedule) -> system.System:
-        """The exact model as a system, on any level: conditions are labels."""
-        fn = jax.tree_util.Partial(_eps_at_level(self))
+    def system(self, ns: process.NoiseSchedule, predicts: str = "eps") -> system.System:
+        """The exact model as a system, on any level: conditions are labels. predicts:
+        eps, x0 or v; the latter two also of pure noise."""
+        fn = jax.tree_util.Partial(_at_level(self, predicts))
         return system.System(
-            branch=lambda label: prediction.Branch(fn, label),
+            branch=lambda label: prediction.Branch(fn, label, predicts),
             noise_schedule=ns,
             shape=self.shape,
             condition=lambda labels: np.asarray(labels, np.int32),
@@ -202,7 +203,7 @@ class TwoGaussians:
 @functools.cache
 def _eps(model: TwoGaussians, ns: process.NoiseSchedule) -> EpsFn:
     def eps(x_t, t, label):
-        return _eps_at_level(model)(x_t, ns.level(t, x_t.dtype), label)
+        return _at_level(model, "eps")(x_t, ns.level(t, x_t.dtype), label)
 
     return eps
 
@@ -216,15 +217,23 @@ def _eps_of_mean(model: TwoGaussians, ns: process.NoiseSchedule) -> EpsFn:
 
 
 @functools.cache
-def _eps_at_level(model: TwoGaussians):
-    """(x_t, level, label) -> eps*; one function object a model."""
+def _at_level(model: TwoGaussians, predicts: str):
+    """(x_t, level, label) -> eps*, x0* or v*; one function object a model."""
 
-    def eps(x_t, level, label):
+    def exact(x_t, level, label):
         total = _sum_pixels(model, x_t)
         logit = 2 * model.mean * level.alpha / _variance(model, level) * total
-        return _eps_given_mean(model, x_t, level, _mean(model, logit, label))
+        mean = _mean(model, logit, label)
+        eps = _eps_given_mean(model, x_t, level, mean)
+        if predicts == "eps":
+            return eps
+        v = _variance(model, level)
+        pull = _column(level.alpha * model.std**2 / v, x_t)
+        rest = _column(jnp.square(level.sigma) / v, x_t)
+        x0 = pull * x_t + rest * _column(mean, x_t)
+        return process.target(level, x0, eps, predicts)
 
-    return eps
+    return exact
 
 
 def _eps_given_mean(model, x_t, level, mean):

@@ -54,8 +54,7 @@ def heun(
     def plan(levels: Levels) -> Plan:
         if levels.alpha[0] == 0:
             raise ValueError(
-                "heun cannot start from pure noise (alpha = 0): use ddim, ddpm, euler "
-                "or dpmpp_2m"
+                "heun cannot start from pure noise (alpha = 0): use another solver"
             )
         m = plans.matrices(levels, 1)
         m[:, 0, X0], m[:, 0, EPS], m[:, 1, EPS] = levels.alpha[1:], levels.sigma[1:], 1

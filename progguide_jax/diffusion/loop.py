@@ -8,6 +8,7 @@ conditional branch only.
 """
 
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -64,16 +65,7 @@ def rows(
                 f"omega has shape {values.shape}: expected [S] = ({num_steps},) or "
                 f"[S,B] = ({num_steps}, {batch})"
             )
-    if not (rule.consistent or plan.reads_eps):
-        raise ValueError(
-            "this rule returns an eps of its own and the solver reads x0 only: use "
-            "ddim, euler or heun with it"
-        )
-    if np.any(plan.alpha == 0) and branches["cond"].predicts == "eps":
-        raise ValueError(
-            "the first level is pure noise (alpha = 0), from which an eps-network "
-            "cannot start: use a network that predicts v or x0, or another grid"
-        )
+    check(plan, rule, [branch.predicts for branch in branches.values()])
     wide = jnp.promote_types(x.dtype, jnp.float32)
     arrays = {
         name: column.astype(wide) if column.dtype == np.float64 else column
@@ -85,6 +77,20 @@ def rows(
         plans.Plan(**arrays),
         {name: values[plan.omega] for name, values in omega.items()},
     )
+
+
+def check(plan: plans.Plan, rule: rules.Rule, predicts: Iterable[str]) -> None:
+    """ValueError if the solver cannot go with the rule or with these networks."""
+    if not (rule.consistent or plan.renoises):
+        raise ValueError(
+            "this rule denoises with one prediction and adds the noise of another, and "
+            "the solver does not take every step so: use ddim or euler with it"
+        )
+    if np.any(plan.alpha == 0) and "eps" in predicts:
+        raise ValueError(
+            "the first level is pure noise (alpha = 0), from which an eps-network "
+            "cannot start: use a network that predicts v or x0, or another grid"
+        )
 
 
 def scan(

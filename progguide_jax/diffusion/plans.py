@@ -46,9 +46,10 @@ class Plan(NamedTuple):
         return bool(np.any(self.matrix[:, :, Z]) or np.any(self.kick))
 
     @property
-    def reads_eps(self) -> bool:
-        """Whether eps is used, or x0 alone."""
-        return bool(np.any(self.matrix[:, :, EPS]))
+    def renoises(self) -> bool:
+        """Whether every x above data is made of an x0 and an eps."""
+        both = self.matrix[:, 0, [X0, EPS]] != 0
+        return bool(np.all(both | (self.sigma_next == 0)[:, None]))
 
 
 Solver = Callable[[Levels], Plan]

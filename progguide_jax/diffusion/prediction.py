@@ -100,6 +100,11 @@ class Step:
         """The prediction of this noise; alpha must not be 0."""
         return Prediction((self.x - self.sigma * eps) / self.alpha, eps)
 
+    def predicted(self, prediction: Prediction) -> jax.Array:
+        """It as what the conditional network returns: eps, x0 or v."""
+        level = process.Level(None, self.alpha, self.sigma)
+        return process.target(level, *prediction, self.predicts)
+
     def mix(self, combine: Callable[..., jax.Array], *predictions) -> Prediction:
         """combine(*arrays), linear with weights that sum to one, of predictions at x.
 

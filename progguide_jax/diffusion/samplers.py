@@ -70,6 +70,12 @@ def sample(
     if not isinstance(eps_fn, jax.tree_util.Partial):
         eps_fn = jax.tree_util.Partial(eps_fn)
     fn = jax.tree_util.Partial(_at_timestep, eps_fn)
+    plan = (solver or solvers.ddim())(levels)
+    if np.any(plan.t % 1):
+        raise ValueError(
+            "this solver goes to levels between the timesteps and eps_fn takes an int "
+            "t: use solve, whose branches take a level, or leave out the churn"
+        )
     branches = {
         "cond": prediction.Branch(fn, cond),
         "null": prediction.Branch(fn, system.null_like(null_cond, cond)),
@@ -77,7 +83,7 @@ def sample(
     return solve(
         branches,
         x_T,
-        (solver or solvers.ddim())(levels),
+        plan,
         omega=omega,
         rule=rule,
         projection=projection,

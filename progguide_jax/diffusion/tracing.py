@@ -12,10 +12,11 @@ class Trace(NamedTuple):
     """N evaluations of B images; the dicts have an entry [N,B] for each reference.
 
     t: [N]. omega: the weight asked for. applied: the weight that p_c + a (p_c - p_ref)
-    would need to come closest to what the rule returned (with several references, of
-    all at once): omega itself for cfg, 0 where nothing was guided. delta: L2 norm of
-    eps_c - eps_ref. cosine: of eps_c and eps_ref. Both are nan where the reference was
-    not evaluated on x_t. evaluations: network evaluations of the whole batch, [N].
+    would need to come closest to the x0 that the rule returned (with several
+    references, of all at once): omega itself for cfg, 0 where nothing was guided.
+    delta: L2 norm of p_c - p_ref. cosine: of p_c and p_ref. Both are of what the
+    conditional network predicts (eps, x0 or v), and nan where the reference was not
+    evaluated on x_t. evaluations: network evaluations of the whole batch, [N].
     """
 
     t: jax.Array
@@ -30,11 +31,13 @@ def measure(
     found: prediction.Prediction, asked: asking.Evaluate, step: prediction.Step
 ) -> Trace:
     """The row of an evaluation in which a rule returned `found`."""
-    c = asked.found["cond"].eps
-    batch = len(c)
-    references = {n: p.eps for n, p in asked.found.items() if n in step.weights}
-    deltas = {name: c - eps for name, eps in references.items()}
-    applied = _least_squares(list(deltas.values()), found.eps - c)
+    own = {name: step.predicted(p) for name, p in asked.found.items()}
+    c, x0 = own["cond"], asked.found["cond"].x0
+    batch = len(x0)
+    references = [name for name in asked.found if name in step.weights]
+    applied = _least_squares(
+        [x0 - asked.found[name].x0 for name in references], found.x0 - x0
+    )
     nan = jnp.full(batch, jnp.nan)
 
     def cosine(a, b):
@@ -46,9 +49,9 @@ def measure(
     return Trace(
         step.t,
         _asked_for(step),
-        each(dict(zip(deltas, applied, strict=True))),
-        each({n: prediction.norm(d).reshape(batch) for n, d in deltas.items()}),
-        each({n: cosine(c, eps).reshape(batch) for n, eps in references.items()}),
+        each(dict(zip(references, applied, strict=True))),
+        each({n: prediction.norm(c - own[n]).reshape(batch) for n in references}),
+        each({n: cosine(c, own[n]).reshape(batch) for n in references}),
         jnp.int32(asked.count),
     )
 

@@ -1,5 +1,7 @@
 """omega(t) of a config: a formula, a table in a file, or a probed curve."""
 
+import logging
+
 import numpy as np
 from etils import epath
 
@@ -21,15 +23,16 @@ def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
     sign = -1 if highest <= 0 else 1  # CFG++ takes weights from -1 to 0
     result = {}
     for name in guidance.references:
+        scale = _scale(config, name)
         omega = sign * schedules.make(
             guidance.schedule,
-            sign * _scale(config, name),
+            sign * scale,
             grid.t[:-1],
             config.noise.num_timesteps,
             normalize=mode,
             **shape,
         )
-        _check(config, omega)
+        _check(config, scale, omega)
         if sign < 0 and omega.min() < lowest:
             raise ValueError(
                 f"omega of the {guidance.schedule} schedule falls to {omega.min():.3g} "
@@ -59,12 +62,18 @@ def _shape(config, workdir: str, origin: dict) -> dict:
     return settings
 
 
-def _check(config, omega: np.ndarray) -> None:
+def _check(config, scale: float, omega: np.ndarray) -> None:
     schedule, steps = config.guidance.schedule, omega.shape[-1]
-    if config.guidance.scale and not omega.any():
+    if scale and not omega.any():
         raise ValueError(
             f"the {schedule} schedule is 0 on all {steps} sampling timesteps: widen "
             "it, or use guidance.scale=0"
+        )
+    if scale and schedule != "static" and steps > 1 and np.ptp(omega) == 0:
+        logging.warning(
+            "the %s schedule has one value on all %d sampling timesteps: it is static",
+            schedule,
+            steps,
         )
     if omega.ndim == 2 and len(omega) != config.data.num_classes:
         raise ValueError(

@@ -139,15 +139,17 @@ def cfgpp_omega(levels: Levels, omega: np.ndarray) -> np.ndarray:
 class RuleEntry(NamedTuple):
     """make: settings -> Rule. as_cfg: (levels, omega [S]) -> (settings, omega [S]) with
     which the rule takes the steps that CFG takes at omega under DDIM. scales: the
-    guidance scales that make sense, lowest and highest."""
+    guidance scales that make sense, lowest and highest. several: whether it takes more
+    than one reference."""
 
     make: Callable[..., Rule]
     as_cfg: Callable[[Levels, np.ndarray], tuple[dict, np.ndarray]]
     scales: tuple[float, float] = (-1.0, math.inf)
+    several: bool = False
 
 
 RULES = {
-    "cfg": RuleEntry(cfg, lambda levels, omega: ({}, omega)),
+    "cfg": RuleEntry(cfg, lambda levels, omega: ({}, omega), several=True),
     "apg": RuleEntry(
         apg,
         lambda levels, omega: (

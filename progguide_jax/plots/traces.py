@@ -23,8 +23,8 @@ def trace(arrays: Mapping[str, np.ndarray], branches: Sequence[str]) -> figures.
     axes = fig.subplots(2, 2, sharex=True)
     panels = {
         "applied": "weight ω",
-        "delta": "‖ε_c − ε_ref‖",
-        "cosine": "cos(ε_c, ε_ref)",
+        "delta": "‖p_c − p_ref‖",
+        "cosine": "cos(p_c, p_ref)",
     }
     for ax, (what, words) in zip(axes.flat, panels.items(), strict=False):
         for branch, colour in zip(branches, _COLOURS, strict=False):

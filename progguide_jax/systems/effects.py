@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from progguide_jax.systems import entries, key_checks
+from progguide_jax.systems import entries, key_checks, specs
 
 
 def in_all(lists: Iterable[list[str]]) -> list[str]:
@@ -29,6 +29,7 @@ def incomplete(config) -> list[str]:
 def idle(config) -> list[str]:
     """Settings that cannot act, where it is clear what will happen."""
     guidance, lines = config.guidance, []
+    stage = entries.defaults("sample.solver", "heun")["stage_omega"]
     if not guidance.scale and not guidance.autoguidance.scale:
         plain = {
             "guidance.schedule": "static",
@@ -36,6 +37,7 @@ def idle(config) -> list[str]:
             "guidance.rule": "cfg",
             "guidance.references": ("null",),
             "sample.double_batch": False,
+            "sample.heun.stage_omega": stage,
         }
         unread = [
             key for key, value in plain.items() if key_checks.get(config, key) != value
@@ -43,13 +45,17 @@ def idle(config) -> list[str]:
         lines += [f"{key} does nothing: guidance.scale is 0" for key in unread]
     elif guidance.schedule == "static":
         unread = ["guidance.normalize"] * (guidance.normalize != "default")
-        stage = entries.defaults("sample.solver", "heun")["stage_omega"]
         if config.sample.heun.stage_omega != stage:
             unread.append("sample.heun.stage_omega")
         why = "the static schedule is constant"
         lines += [f"{key} does nothing: {why}" for key in unread]
     if config.data.dir and config.data.name != "cifar10":
         lines.append(f"data.dir is not read: {config.data.name} is generated")
+    if config.noise.zero_terminal_snr and specs.grid(config).alpha[0] > 0:
+        lines.append(
+            f"noise.zero_terminal_snr does nothing in sampling: spacing "
+            f"{config.sample.spacing!r} leaves out pure noise, use trailing or linspace"
+        )
     if config.noise.zero_terminal_snr and config.train.loss_weight == "min_snr":
         lines.append(
             "train.loss_weight min_snr is 0 at pure noise, where sampling with "

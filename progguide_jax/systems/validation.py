@@ -12,9 +12,16 @@ from typing import Any
 import ml_collections
 
 from progguide_jax import registry
-from progguide_jax.diffusion import levels, process, solvers
+from progguide_jax.diffusion import levels, loop, process, solvers
 from progguide_jax.guidance import curves, projections, rules
-from progguide_jax.systems import build, effects, entries, key_checks, unet_checks
+from progguide_jax.systems import (
+    build,
+    effects,
+    entries,
+    key_checks,
+    specs,
+    unet_checks,
+)
 
 # of keys that choose no entry of a table
 _CHOICES = {
@@ -219,14 +226,25 @@ def _check_grids(config) -> None:
 
 def _check_guidance(config) -> None:
     guidance, last = config.guidance, config.noise.num_timesteps - 1
-    lowest, highest = rules.RULES[guidance.rule].scales
-    if highest > 0:
-        key_checks.check_scale("guidance.scale", guidance.scale, guidance.schedule)
-    if not lowest <= guidance.scale <= highest:
+    references, weak = tuple(guidance.references), guidance.autoguidance
+    if not references or len(set(references)) < len(references):
         raise ValueError(
-            f"guidance.scale is {guidance.scale}: the rule {guidance.rule!r} takes "
-            f"{lowest:g} ... {highest:g}"
+            f"guidance.references is {references}: name each reference once, at least "
+            "one"
         )
+    if len(references) > 1 and not rules.RULES[guidance.rule].several:
+        raise ValueError(
+            f"guidance.rule {guidance.rule!r} takes one reference and there are "
+            f"{', '.join(references)}: use cfg, or leave one out"
+        )
+    _check_scale("guidance.scale", config)
+    if "autoguidance" in references and weak.scale is not None:
+        _check_scale("guidance.autoguidance.scale", config)
+        if references == ("autoguidance",):
+            raise ValueError(
+                "guidance.autoguidance.scale beside no other reference would replace "
+                "guidance.scale: set that instead"
+            )
     for name in ("interval", "neg_perturb"):
         t_min, t_max = guidance[name].t_min or 0, guidance[name].t_max
         if t_min > last or (t_max is not None and t_max < t_min):
@@ -239,16 +257,6 @@ def _check_guidance(config) -> None:
             "guidance.schedule 'table' needs a file: set guidance.table.file to a .npy "
             "or .txt of weights over t, ascending"
         )
-    references, weak = tuple(guidance.references), guidance.autoguidance
-    if weak.scale is not None:
-        key_checks.check_scale(
-            "guidance.autoguidance.scale", weak.scale, guidance.schedule
-        )
-    if not references or len(set(references)) < len(references):
-        raise ValueError(
-            f"guidance.references is {references}: name each reference once, at least "
-            "one"
-        )
     same = not weak.workdir and weak.step in (0, config.checkpoint.step)
     if "autoguidance" in references and same:
         raise ValueError(
@@ -257,16 +265,35 @@ def _check_guidance(config) -> None:
         )
 
 
+def _check_scale(key: str, config) -> None:
+    """That a guidance scale makes sense for the rule and the schedule."""
+    scale, rule = key_checks.get(config, key), config.guidance.rule
+    lowest, highest = rules.RULES[rule].scales
+    if highest > 0:
+        key_checks.check_scale(key, scale, config.guidance.schedule)
+    if not lowest <= scale <= highest:
+        raise ValueError(
+            f"{key} is {scale}: the rule {rule!r} takes {lowest:g} ... {highest:g}"
+        )
+
+
 def _check_settings(config) -> None:
-    """That the chosen solver, rule and projection accept their settings."""
+    """That the chosen solver, rule and projection accept their settings, and go with
+    each other, the grid and what the network predicts."""
     makers = {
         "sample.solver": solvers.make,
         "guidance.rule": rules.make,
         "guidance.projection": projections.make,
     }
+    made = {}
     for key, make in makers.items():
         (name,) = entries.chosen(config, key)
         try:
-            make(name, **entries.settings(config, key))
+            made[key] = make(name, **entries.settings(config, key))
         except ValueError as error:
             raise ValueError(f"{key.split('.')[0]}.{name}: {error}") from error
+    try:
+        plan = made["sample.solver"](specs.grid(config))
+        loop.check(plan, made["guidance.rule"], [config.train.predicts])
+    except ValueError as error:
+        raise ValueError(f"sample.solver {config.sample.solver!r}: {error}") from error

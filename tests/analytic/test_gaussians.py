@@ -495,3 +495,19 @@ def test_probe_measures_the_exact_gradient_norm():
     cv = math.sqrt(d / walk**2 - 1)  # E S_d^2 = d, whatever t
     assert cv == pytest.approx(0.76, abs=0.01)
     np.testing.assert_allclose(g.std(1) / g.mean(1), cv, rtol=0.08)
+
+
+@pytest.mark.parametrize("kind", process.PREDICTIONS)
+def test_the_system_is_the_posterior_mean_in_any_prediction(kind):
+    """At pure noise too, but for eps: there x0* is the mean of the class."""
+    ns = process.zero_terminal_snr(NS)
+    x, t, label = points(CLOSE)
+    t = jnp.where(jnp.arange(len(t)) == 3, ns.num_timesteps - 1, t)
+    if kind == "eps":
+        t = jnp.minimum(t, ns.num_timesteps - 2)
+    branch = CLOSE.system(ns, kind).branch(label)
+    level = ns.level(t, x.dtype)
+    assert branch.predicts == kind
+    found = process.convert(level, x, branch.fn(x, level, label), kind, "x0")
+    expected = CLOSE.posterior_mean(ns, x, t, label)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)

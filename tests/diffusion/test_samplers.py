@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from progguide_jax.diffusion import levels, process, samplers
+from progguide_jax.diffusion import levels, prediction, process, samplers, solvers
 from progguide_jax.guidance import gradnorm, rules, schedules
 
 NS = process.ddpm_linear()
@@ -582,3 +582,19 @@ def test_bad_arguments(change, message):
 def test_integer_noise_is_refused():
     with pytest.raises(ValueError, match="int32: pass floating-point noise"):
         run(0.3, x_T=jnp.zeros((6, 2), jnp.int32))
+
+
+def test_levels_between_timesteps_are_refused_for_an_int_t():
+    with pytest.raises(ValueError, match="levels between the timesteps .* use solve"):
+        run(0.5, solver=solvers.euler(churn=3.0), key=KEY)
+
+
+def test_no_network_of_eps_starts_from_pure_noise():
+    """A guide that predicts eps beside a network that predicts v."""
+    grid = levels.from_timesteps(process.zero_terminal_snr(NS), np.array([999, 500]))
+    branches = {
+        "cond": prediction.Branch(lambda x, level, c: x, jnp.zeros(6), "v"),
+        "guide": prediction.Branch(lambda x, level, c: x, jnp.zeros(6), "eps"),
+    }
+    with pytest.raises(ValueError, match="pure noise .* an eps-network cannot start"):
+        samplers.solve(branches, noise(), solvers.ddim()(grid), omega=np.ones(2))

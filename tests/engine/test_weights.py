@@ -72,6 +72,26 @@ def test_an_interval_without_a_sampling_timestep_is_refused(tiny):
         make(tiny)
 
 
+def test_a_curve_that_is_the_same_everywhere_is_said(tiny, caplog):
+    """On 15, 10, 5, 0: a window between two of them, and one over all."""
+    tiny.guidance.schedule = "neg_perturb"
+    tiny.guidance.neg_perturb.t_min, tiny.guidance.neg_perturb.t_max = 6, 9
+    np.testing.assert_array_equal(make(tiny), np.ones(4))
+    assert "neg_perturb schedule has one value on all 4" in caplog.text
+    caplog.clear()
+    tiny.guidance.neg_perturb.t_max = 10
+    np.testing.assert_array_equal(make(tiny), [1, 0, 1, 1])
+    assert not caplog.text
+
+
+def test_a_reference_of_no_weight_beside_another_is_no_error(tiny):
+    tiny.guidance.references = ("null", "autoguidance")
+    tiny.guidance.autoguidance.scale = 0.0
+    made = weights.make(tiny, "", {})
+    np.testing.assert_array_equal(made["guide"], np.zeros(4))
+    np.testing.assert_array_equal(made["null"], np.ones(4))
+
+
 def test_tables_from_files(tiny, probed, tmp_path):
     """An .npy and a text file of weights over t ascending; the mean is the scale."""
     origin, values = {"step": 6, "digest": ""}, np.arange(20.0) ** 2

@@ -65,7 +65,7 @@ def run(config, workdir: str, prepared: None = None) -> None:
     model = oracle(config)
     systems = {
         "network": trained.load(config, workdir, mesh),
-        "oracle": model.system(build.noise_schedule(config)),
+        "oracle": model.system(build.noise_schedule(config), config.train.predicts),
     }
     origin = systems["network"].origin
     folder = epath.Path(workdir) / config.experiment.folder
