@@ -61,9 +61,11 @@ def rows(
     omega = {name: jnp.asarray(omega[name], x.dtype) for name in references}
     for values in omega.values():
         if values.shape not in ((num_steps,), (num_steps, batch)):
+            table = values.ndim == 2 and values.shape[1] == num_steps
+            hint = "; a table [K,S] needs labels=" if table else ""
             raise ValueError(
                 f"omega has shape {values.shape}: expected [S] = ({num_steps},) or "
-                f"[S,B] = ({num_steps}, {batch})"
+                f"[S,B] = ({num_steps}, {batch}){hint}"
             )
     check(plan, rule, [branch.predicts for branch in branches.values()])
     wide = jnp.promote_types(x.dtype, jnp.float32)

@@ -9,6 +9,7 @@ import numpy as np
 
 from progguide_jax.diffusion import (
     asking,
+    closures,
     loop,
     noise,
     plans,
@@ -32,11 +33,13 @@ def sample(
     eps_fn,
     x_T: jax.Array,
     *,
+    params=None,
     cond,
     null_cond,
     noise_schedule: process.NoiseSchedule,
     timesteps: np.ndarray,
     omega: jax.Array,
+    labels: jax.Array | None = None,
     solver: plans.Solver | None = None,
     rule: rules.Rule | None = None,
     key: jax.Array | None = None,
@@ -48,12 +51,15 @@ def sample(
 ):
     """Sample from x_T [B,...] against the null condition; the short form of `solve`.
 
-    eps_fn(x_t [B,...], t int32 [B], cond) -> eps [B,...]. Pass a
-    `jax.tree_util.Partial` to hand parameters over as arguments instead of constants.
-    cond: any pytree with leading axis B; null_cond: the same tree for "no condition",
-    each leaf with the axis B or without. timesteps: int [S], strictly falling, on the
-    host. omega: [S] or [S,B]. key: one key, or one per image [B]; solvers that add
-    noise need it. clip_x0: bound on |x0|, short for projection=projections.clip(bound).
+    eps_fn(params, x_t [B,...], t int32 [B], cond) -> eps [B,...], with params any
+    pytree: an argument of the compiled program, so that other parameters need no other
+    one. Without params it is eps_fn(x_t, t, cond), and arrays that it reads from around
+    it are constants of the program: it is traced at every call, and compiled again when
+    they have changed. cond: any pytree with leading axis B; null_cond: the same tree
+    for "no condition", each leaf with the axis B or without. timesteps: int [S],
+    strictly falling, on the host. omega: [S] or [S,B], or [K,S] with labels int [B].
+    key: one key, or one per image [B]; solvers that add noise need it. clip_x0: bound
+    on |x0|, short for projection=projections.clip(bound).
 
     Returns what `solve` returns.
     """
@@ -67,8 +73,14 @@ def sample(
         projection = projections.clip(clip_x0)
     levels = levels_lib.from_timesteps(noise_schedule, timesteps)
     cond = jax.tree.map(jnp.asarray, cond)
-    if not isinstance(eps_fn, jax.tree_util.Partial):
-        eps_fn = jax.tree_util.Partial(eps_fn)
+    x_T = _floating(x_T)
+    if params is not None:
+        eps_fn = jax.tree_util.Partial(eps_fn, params)
+    elif not isinstance(eps_fn, jax.tree_util.Partial):
+        t = jnp.full(len(x_T), timesteps[0], jnp.int32)
+        eps_fn = jax.tree_util.Partial(closures.Keyed(eps_fn, x_T, t, cond))
+    if labels is not None:
+        omega = _of_labels(omega, labels, len(timesteps))
     fn = jax.tree_util.Partial(_at_timestep, eps_fn)
     plan = (solver or solvers.ddim())(levels)
     if np.any(plan.t % 1):
@@ -92,6 +104,29 @@ def sample(
         trace=trace,
         double_batch=double_batch,
     )
+
+
+def _floating(x_T) -> jax.Array:
+    x_T = jnp.asarray(x_T)
+    if not jnp.issubdtype(x_T.dtype, jnp.floating):
+        raise ValueError(f"x_T is {x_T.dtype}: pass floating-point noise")
+    return x_T
+
+
+def _of_labels(omega, labels, num_steps: int) -> jax.Array:
+    """[S,B] from a curve for each class [K,S] and labels [B]."""
+    omega, labels = jnp.asarray(omega), np.asarray(labels)
+    if omega.ndim != 2 or omega.shape[1] != num_steps:
+        raise ValueError(
+            f"omega has shape {omega.shape}: with labels it is a table [K,S], S = "
+            f"{num_steps}"
+        )
+    if labels.min() < 0 or labels.max() >= len(omega):
+        raise ValueError(
+            f"labels are {labels.min()} ... {labels.max()} and omega has {len(omega)} "
+            "rows: give one row a class"
+        )
+    return omega[labels].T
 
 
 def _at_timestep(eps_fn, x, level, cond):
@@ -122,9 +157,7 @@ def solve(
     Returns x_0 [B,...] in the dtype of x_T; with trajectory also x at every grid level
     [S+1,B,...] from x_T to x_0; with trace also a `tracing.Trace`.
     """
-    rule, x_T = rules.of(rule or rules.cfg()), jnp.asarray(x_T)
-    if not jnp.issubdtype(x_T.dtype, jnp.floating):
-        raise ValueError(f"x_T is {x_T.dtype}: pass floating-point noise")
+    rule, x_T = rules.of(rule or rules.cfg()), _floating(x_T)
     if plan.stochastic and key is None:
         raise ValueError("this solver adds noise: pass key=jax.random.key(seed)")
     result = _jitted(

@@ -289,7 +289,7 @@ def test_network_evaluations_at_run_time(omega, double_batch, calls, rows):
 def test_one_compilation_for_every_curve_of_a_length():
     traces = []
 
-    def traced(x, t, label):
+    def traced(params, x, t, label):
         traces.append(x.shape)
         return toy(x, t, label)
 
@@ -305,10 +305,10 @@ def test_one_compilation_for_every_curve_of_a_length():
         "table": {"values": [1, 3]},
     }.items():
         omega = schedules.make(name, 0.3, ts, 1000, **shape)
-        results.append(run(omega, eps_fn=traced))
+        results.append(run(omega, eps_fn=traced, params=()))
         counts.append(len(traces))
-    results.append(run(np.full(10, 0.3), eps_fn=traced))  # float64, host
-    results.append(run(jnp.full(10, 0.3), eps_fn=traced))  # weakly typed
+    results.append(run(np.full(10, 0.3), eps_fn=traced, params=()))  # float64, host
+    results.append(run(jnp.full(10, 0.3), eps_fn=traced, params=()))  # weakly typed
     counts.append(len(traces))
     assert counts[0] > 0 and set(counts) == {counts[0]}
     np.testing.assert_array_equal(results[0], results[-1])
@@ -394,7 +394,8 @@ def test_trajectory_runs_from_x_T_to_x_0():
     np.testing.assert_allclose(rest, x_0, atol=1e-5)
 
 
-def test_partial_hands_parameters_over_as_arguments():
+@pytest.mark.parametrize("partial", [False, True])
+def test_parameters_are_arguments_of_the_program(partial):
     traces = []
 
     def network(params, x, t, label):
@@ -403,7 +404,9 @@ def test_partial_hands_parameters_over_as_arguments():
 
     def sample(w):
         params = {"w": jnp.full((1, 1, 1), w)}
-        return run(0.2, eps_fn=jax.tree_util.Partial(network, params))
+        if partial:
+            return run(0.2, eps_fn=jax.tree_util.Partial(network, params))
+        return run(0.2, eps_fn=network, params=params)
 
     first = sample(1.0)
     count = len(traces)
@@ -598,3 +601,18 @@ def test_no_network_of_eps_starts_from_pure_noise():
     }
     with pytest.raises(ValueError, match="pure noise .* an eps-network cannot start"):
         samplers.solve(branches, noise(), solvers.ddim()(grid), omega=np.ones(2))
+
+
+def test_a_table_for_each_class_is_read_by_label():
+    table = np.random.default_rng(0).uniform(0, 1, (3, 10)).astype(np.float32)
+    labels = np.array([0, 2, 1, 2, 0, 1])
+    found = run(table, labels=labels, cond=jnp.asarray(labels))
+    np.testing.assert_array_equal(
+        found, run(np.stack([table[k] for k in labels], 1), cond=jnp.asarray(labels))
+    )
+    with pytest.raises(ValueError, match=r"a table \[K,S\] needs labels="):
+        run(table)
+    with pytest.raises(ValueError, match="with labels it is a table"):
+        run(table[0], labels=labels)
+    with pytest.raises(ValueError, match=r"labels are 0 \.\.\. 2 and omega has 2 rows"):
+        run(table[:2], labels=labels)

@@ -1,0 +1,92 @@
+"""Functions that read arrays from around them: never stale, never compiled twice."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from progguide_jax.diffusion import closures, process, samplers
+
+NS = process.ddpm_linear()
+X_T = jax.random.normal(jax.random.key(0), (4, 3))
+LABEL = np.arange(4) % 2
+TS = samplers.timesteps(1000, 5)
+
+
+def sample(eps_fn, **kwargs):
+    return samplers.sample(
+        eps_fn,
+        X_T,
+        cond=LABEL,
+        null_cond=2,
+        noise_schedule=NS,
+        timesteps=TS,
+        omega=np.full(5, 0.5),
+        **kwargs,
+    )
+
+
+def network(params, x, t, label):
+    return params["w"] * x + 0.1 * jnp.asarray(label, x.dtype)[:, None]
+
+
+def compilations(run) -> int:
+    before = samplers._jitted._cache_size()
+    run()
+    return samplers._jitted._cache_size() - before
+
+
+def test_parameters_bound_anew_are_seen():
+    """Of a jax array, of a numpy array changed in place, of a Python number, and of a
+    dict whose entry was replaced; against the same parameters as an argument."""
+    p, scale = {"w": jnp.full((1, 3), 0.5)}, 1.0
+    own = np.full((1, 3), 0.25)
+
+    def eps_fn(x, t, label):
+        return scale * network(p, x, t, label) + own * x
+
+    def expected():
+        return sample(
+            lambda q, x, t, c: q[1] * network(q[0], x, t, c) + q[2] * x,
+            params=(p, scale, own),
+        )
+
+    np.testing.assert_allclose(sample(eps_fn), expected(), rtol=1e-5)
+    p = {"w": jnp.full((1, 3), 0.25)}
+    np.testing.assert_allclose(sample(eps_fn), expected(), rtol=1e-5)
+    p["w"] = jnp.full((1, 3), 0.125)
+    np.testing.assert_allclose(sample(eps_fn), expected(), rtol=1e-5)
+    own[0, 1] = 0.75
+    np.testing.assert_allclose(sample(eps_fn), expected(), rtol=1e-5)
+    scale = 0.5
+    np.testing.assert_allclose(sample(eps_fn), expected(), rtol=1e-5)
+
+
+def test_the_same_function_made_anew_is_not_compiled_again():
+    p = {"w": jnp.full((1, 3), 0.3)}
+    table = np.linspace(0, 1, 3)[None].astype(np.float32)
+
+    def run():
+        sample(lambda x, t, c: network(p, x, t, c) + table)
+
+    assert compilations(run) == 1
+    assert compilations(run) == 0
+    p = {"w": jnp.full((1, 3), 0.3)}  # equal, but other arrays
+    assert compilations(run) == 1
+
+
+def test_other_parameters_as_an_argument_are_not_compiled_again():
+    def run(w):
+        return lambda: sample(network, params={"w": jnp.full((1, 3), w)})
+
+    assert compilations(run(0.1)) == 1
+    assert compilations(run(0.2)) == 0
+
+
+def test_arrays_that_a_compiled_inner_function_reads_count_too():
+    def key(p):
+        inner = jax.jit(lambda x: p * x)
+        return closures.Keyed(lambda x: inner(x) + 1, X_T)
+
+    p = jnp.full((1, 3), 0.3)
+    assert key(p) == key(p) and hash(key(p)) == hash(key(p))
+    assert key(p) != key(jnp.full((1, 3), 0.3))
