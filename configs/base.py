@@ -95,13 +95,16 @@ def get_config() -> ml_collections.ConfigDict:
     c.guidance.pcs = section()
     c.guidance.pcs.power = 4.0  # of 1 - t/T: a larger one guides later
     c.guidance.interval = section()  # the weight acts where t_min <= t <= t_max
-    c.guidance.interval.t_min = placeholder(int)  # None = 0
+    c.guidance.interval.t_min = placeholder(int)  # one of the two must be set
     c.guidance.interval.t_max = placeholder(int)  # None = T-1
     c.guidance.neg_perturb = section()  # the weight is 0 where t_min <= t <= t_max
     c.guidance.neg_perturb.t_min = placeholder(int)  # None = 0
     c.guidance.neg_perturb.t_max = placeholder(int)  # None = T-1
     c.guidance.table = section()
-    c.guidance.table.file = ""  # .npy or .txt of weights over t, ascending
+    c.guidance.table.file = ""  # .npy or .txt of weights [N] or [K,N]
+    # t: ascending from t = 0 | steps: one a sampling step, noise first | "": t, but
+    # refused where there are as many as steps
+    c.guidance.table.axis = ""
     c.guidance.gn = section()  # of gn and gn_all
     c.guidance.gn.curve = ""  # curve.npz of a probe; "" = the one in the workdir
     c.guidance.autoguidance = section()  # the same task, learned less well

@@ -1,7 +1,5 @@
 """omega(t) of a config: a formula, a table in a file, or a probed curve."""
 
-import logging
-
 import numpy as np
 from etils import epath
 
@@ -23,16 +21,15 @@ def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
     sign = -1 if highest <= 0 else 1  # CFG++ takes weights from -1 to 0
     result = {}
     for name in guidance.references:
-        scale = _scale(config, name)
         omega = sign * schedules.make(
             guidance.schedule,
-            sign * scale,
+            sign * _scale(config, name),
             grid.t[:-1],
             config.noise.num_timesteps,
             normalize=mode,
             **shape,
         )
-        _check(config, scale, omega)
+        _check(config, omega)
         if sign < 0 and omega.min() < lowest:
             raise ValueError(
                 f"omega of the {guidance.schedule} schedule falls to {omega.min():.3g} "
@@ -55,30 +52,19 @@ def _shape(config, workdir: str, origin: dict) -> dict:
     settings = entries.settings(config, "guidance.schedule")
     match config.guidance.schedule:
         case "table":
-            return {"values": _read_table(settings["file"])}
+            return {"values": _read_table(settings["file"]), "axis": settings["axis"]}
         case "gn" | "gn_all":
             path = settings["curve"] or probing.curve_path(workdir)
             return {"g": probing.load_curve(config, path, origin)}
     return settings
 
 
-def _check(config, scale: float, omega: np.ndarray) -> None:
-    schedule, steps = config.guidance.schedule, omega.shape[-1]
-    if scale and not omega.any():
-        raise ValueError(
-            f"the {schedule} schedule is 0 on all {steps} sampling timesteps: widen "
-            "it, or use guidance.scale=0"
-        )
-    if scale and schedule != "static" and steps > 1 and np.ptp(omega) == 0:
-        logging.warning(
-            "the %s schedule has one value on all %d sampling timesteps: it is static",
-            schedule,
-            steps,
-        )
+def _check(config, omega: np.ndarray) -> None:
     if omega.ndim == 2 and len(omega) != config.data.num_classes:
         raise ValueError(
-            f"the weights of {schedule!r} have {len(omega)} rows and the data "
-            f"{config.data.num_classes} classes: give one row a class, or one for all"
+            f"the weights of {config.guidance.schedule!r} have {len(omega)} rows and "
+            f"the data {config.data.num_classes} classes: give one row a class, or one "
+            "for all"
         )
 
 

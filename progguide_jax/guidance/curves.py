@@ -29,11 +29,17 @@ def table(values: np.ndarray, num_timesteps: int) -> Callable[[np.ndarray], np.n
     n = values.shape[-1] if values.ndim else 0
     if n < 2 or not np.all(np.isfinite(values)):
         raise ValueError("table: values must be finite, [N] or [K,N] with N >= 2")
-    nodes = np.linspace(0, num_timesteps - 1, n)
+    return at_nodes(np.linspace(0, num_timesteps - 1, n), values, num_timesteps)
+
+
+def at_nodes(
+    nodes: np.ndarray, values: np.ndarray, num_timesteps: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The curve of weights [...,N] at t = nodes [N], ascending; linear between them."""
 
     def curve(tau):
         t = np.asarray(tau) * num_timesteps
-        rows = [np.interp(t, nodes, row) for row in values.reshape(-1, n)]
+        rows = [np.interp(t, nodes, row) for row in values.reshape(-1, len(nodes))]
         return np.reshape(rows, values.shape[:-1] + t.shape)
 
     return curve

@@ -9,6 +9,8 @@ is one whose g falls with tau: omega[0] < omega[-1] in sampling order.
 """
 
 import functools
+import inspect
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,6 +18,8 @@ import numpy as np
 
 from progguide_jax import registry
 from progguide_jax.guidance import curves, gradnorm
+
+_log = logging.getLogger(__name__)
 
 
 def static(tau):
@@ -74,10 +78,7 @@ class Schedule(NamedTuple):
 
 def _interval(num_timesteps, t_min: float | None = None, t_max: float | None = None):
     """g = 1 for t_min <= t <= t_max, else 0 (Kynkaanniemi et al. 2024, in t)."""
-    t_min = 0 if t_min is None else t_min
-    t_max = num_timesteps - 1 if t_max is None else t_max
-    if t_min > t_max:
-        raise ValueError(f"interval: t_min {t_min} is above t_max {t_max}")
+    t_min, t_max = _limits(num_timesteps, t_min, t_max)
 
     def curve(tau):
         t = tau * num_timesteps
@@ -87,15 +88,55 @@ def _interval(num_timesteps, t_min: float | None = None, t_max: float | None = N
     return curve
 
 
+def _limits(num_timesteps, t_min, t_max) -> tuple[float, float]:
+    last = num_timesteps - 1
+    if t_min is None and t_max is None:
+        raise ValueError(
+            f"give t_min, t_max or both, in timesteps 0 ... {last}: without limits it "
+            "is the same everywhere"
+        )
+    for name, limit in (("t_min", t_min), ("t_max", t_max)):
+        if limit is not None and 0 < limit < 1:
+            raise ValueError(
+                f"{name} {limit} is a fraction and limits are timesteps 0 ... {last}: "
+                f"{limit} of them is {name}={limit * num_timesteps:g}"
+            )
+    t_min, t_max = 0 if t_min is None else t_min, last if t_max is None else t_max
+    if not t_min <= min(t_max, last):
+        raise ValueError(
+            f"t_min {t_min} ... t_max {t_max} holds no timestep of 0 ... {last}: use "
+            "0 <= t_min <= t_max"
+        )
+    return t_min, t_max
+
+
 def _neg_perturb(num_timesteps, t_min: float | None = None, t_max: float | None = None):
     """g = 0 for t_min <= t <= t_max, else 1 (paper, A.1: negative perturbation)."""
     inside = _interval(num_timesteps, t_min, t_max)
     return lambda tau: 1 - inside(tau)
 
 
-def _table(num_timesteps, values):
-    """Weights [N] or [K,N] over t ascending."""
-    return curves.table(values, num_timesteps)
+AXES = ("t", "steps")
+
+
+def _table(num_timesteps, timesteps, values, axis: str = ""):
+    """Weights [N] or [K,N]: over t ascending (axis "t"), or [S] or [K,S], one for each
+    sampling step from noise to data (axis "steps")."""
+    values, timesteps = np.asarray(values, np.float64), np.asarray(timesteps)
+    same = values.ndim > 0 and values.shape[-1] == len(timesteps)
+    if not axis and same:
+        raise ValueError(
+            f"values are as many as the {len(timesteps)} sampling steps: say "
+            'axis="t" if they ascend from t = 0, axis="steps" if they begin at noise'
+        )
+    if registry.check("axis", axis or "t", AXES) == "t":
+        return curves.table(values, num_timesteps)
+    if not same:
+        raise ValueError(
+            f"values have shape {values.shape}: axis 'steps' takes one for each of the "
+            f"{len(timesteps)} sampling steps"
+        )
+    return curves.at_nodes(timesteps[::-1], values[..., ::-1], num_timesteps)
 
 
 def _gn(num_timesteps, g):
@@ -124,6 +165,31 @@ def _checked_gradnorm(g, num_timesteps: int) -> np.ndarray:
     if not np.all(np.isfinite(g)) or np.any(g < 0):
         raise ValueError("gn: g must be finite and not negative")
     return g
+
+
+def _own(function):
+    """The curve of a user's function of t (0 ... T-1) or of tau = t / T."""
+    first = next(iter(inspect.signature(function).parameters), None)
+    if first not in ("t", "tau"):
+        raise ValueError(
+            "name the argument of your function t, for timesteps 0 ... T-1, or tau, "
+            f"for t / T: it is {first!r}"
+        )
+
+    def make(num_timesteps):
+        def curve(tau):
+            at = np.asarray(tau) * (num_timesteps if first == "t" else 1)
+            try:
+                return np.broadcast_to(np.asarray(function(at), np.float64), at.shape)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"your function of {first} must take an array and return one as "
+                    f"long ({error}): use np.where instead of if"
+                ) from error
+
+        return curve
+
+    return make
 
 
 def _of_tau(curve):
@@ -168,7 +234,7 @@ def check_scale(name: str, scale: float) -> None:
 
 
 def make(
-    name: str,
+    name: str | Callable,
     scale: float,
     timesteps: np.ndarray,
     num_timesteps: int,
@@ -177,17 +243,23 @@ def make(
 ) -> np.ndarray:
     """omega float32 [S] in sampling order ([K,S] for gn_all and for tables [K,N]).
 
-    scale: the guidance scale, 0 = plain conditional sampling; the mean of omega over
-    the timesteps [S] equals it, except for `pcs` (its peak), `interval` and
-    `neg_perturb` (their height).
-    normalize: one of `curves.MODES`; None = the schedule's own. shape: `power` for
-    pcs; `t_min`, `t_max` for interval and neg_perturb; `values` for table; `g` for gn
-    and gn_all.
-    Raises ValueError on an unknown name or a scale that makes no sense.
+    name: one of `names()`, or a function of an array, t (0 ... T-1) or tau (t / T) by
+    the name of its argument. scale: the guidance scale, 0 = plain conditional sampling;
+    the mean of omega over the timesteps [S] equals it, except for `pcs` (its peak),
+    `interval` and `neg_perturb` (their height).
+    normalize: one of `curves.MODES`; None = the schedule's own, "sampling" for a
+    function. shape: `power` for pcs; `t_min`, `t_max` for interval and neg_perturb;
+    `values` and `axis` for table; `g` for gn and gn_all.
+    Raises ValueError on an unknown name, a scale that makes no sense, and a curve that
+    is 0 on all timesteps; logs a warning where it is the same on all of them.
     """
-    registry.check("schedule", name, SCHEDULES)
+    if callable(name):
+        schedule, name = Schedule(_own(name)), getattr(name, "__name__", "own")
+    else:
+        schedule = SCHEDULES[registry.check("schedule", name, SCHEDULES)]
     check_scale(name, scale)
-    schedule = SCHEDULES[name]
+    if "timesteps" in inspect.signature(schedule.curve).parameters:
+        shape["timesteps"] = timesteps
     try:
         curve = schedule.curve(num_timesteps, **shape)
         weights = curves.standardise(
@@ -196,4 +268,21 @@ def make(
     except TypeError as error:  # "_gn() missing 1 required positional argument: 'g'"
         reason = str(error).split("() ", 1)[-1]
         raise ValueError(f"schedule {name!r}: {reason}") from error
+    if scale:
+        _check_acts(name, weights)
     return (scale * weights).astype(np.float32)
+
+
+def _check_acts(name: str, weights: np.ndarray) -> None:
+    steps = weights.shape[-1]
+    if not weights.any():
+        raise ValueError(
+            f"schedule {name!r}: 0 on all {steps} sampling timesteps: widen it, or use "
+            "a scale of 0"
+        )
+    if name != "static" and steps > 1 and np.all(np.ptp(weights, axis=-1) == 0):
+        _log.warning(
+            "schedule %r has one value on all %d sampling timesteps: it is static",
+            name,
+            steps,
+        )

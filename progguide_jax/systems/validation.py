@@ -13,7 +13,7 @@ import ml_collections
 
 from progguide_jax import registry
 from progguide_jax.diffusion import levels, loop, process, solvers
-from progguide_jax.guidance import curves, projections, rules
+from progguide_jax.guidance import curves, projections, rules, schedules
 from progguide_jax.systems import (
     build,
     effects,
@@ -225,7 +225,7 @@ def _check_grids(config) -> None:
 
 
 def _check_guidance(config) -> None:
-    guidance, last = config.guidance, config.noise.num_timesteps - 1
+    guidance = config.guidance
     references, weak = tuple(guidance.references), guidance.autoguidance
     if not references or len(set(references)) < len(references):
         raise ValueError(
@@ -245,17 +245,17 @@ def _check_guidance(config) -> None:
                 "guidance.autoguidance.scale beside no other reference would replace "
                 "guidance.scale: set that instead"
             )
-    for name in ("interval", "neg_perturb"):
-        t_min, t_max = guidance[name].t_min or 0, guidance[name].t_max
-        if t_min > last or (t_max is not None and t_max < t_min):
-            raise ValueError(
-                f"guidance.{name}.t_min {t_min} ... t_max {t_max} holds no timestep of "
-                f"0 ... {last}: use 0 <= t_min <= t_max"
-            )
+    settings = entries.settings(config, "guidance.schedule")
+    curve = schedules.SCHEDULES[guidance.schedule].curve
+    if set(settings) <= set(registry.defaults(curve)):  # else it needs a file
+        try:
+            curve(config.noise.num_timesteps, **settings)
+        except ValueError as error:
+            raise ValueError(f"guidance.{guidance.schedule}: {error}") from error
     if guidance.schedule == "table" and not guidance.table.file:
         raise ValueError(
             "guidance.schedule 'table' needs a file: set guidance.table.file to a .npy "
-            "or .txt of weights over t, ascending"
+            "or .txt of weights"
         )
     same = not weak.workdir and weak.step in (0, config.checkpoint.step)
     if "autoguidance" in references and same:

@@ -68,7 +68,7 @@ def test_an_interval_without_a_sampling_timestep_is_refused(tiny):
     tiny.guidance.schedule = "interval"
     window = tiny.guidance.interval
     window.t_min, window.t_max = 1, 4  # the grid is 15, 10, 5, 0
-    with pytest.raises(ValueError, match="0 on all 4 sampling timesteps"):
+    with pytest.raises(ValueError, match="'interval': 0 on all 4 sampling timesteps"):
         make(tiny)
 
 
@@ -77,7 +77,7 @@ def test_a_curve_that_is_the_same_everywhere_is_said(tiny, caplog):
     tiny.guidance.schedule = "neg_perturb"
     tiny.guidance.neg_perturb.t_min, tiny.guidance.neg_perturb.t_max = 6, 9
     np.testing.assert_array_equal(make(tiny), np.ones(4))
-    assert "neg_perturb schedule has one value on all 4" in caplog.text
+    assert "'neg_perturb' has one value on all 4" in caplog.text
     caplog.clear()
     tiny.guidance.neg_perturb.t_max = 10
     np.testing.assert_array_equal(make(tiny), [1, 0, 1, 1])

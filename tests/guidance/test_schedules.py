@@ -112,6 +112,7 @@ def test_scale_dtype_and_the_default_mean():
     g = np.random.default_rng(1).random((2, T))
     table = {"values": [1.0, 5.0, 2.0]}
     shapes = {"table": table, "gn": {"g": g}, "gn_all": {"g": g}}
+    shapes |= dict.fromkeys(("interval", "neg_perturb"), {"t_min": 200, "t_max": 499})
     for name in schedules.names():
         shape = shapes.get(name, {})
         omega = make(name, 0.2, **shape)
@@ -119,7 +120,7 @@ def test_scale_dtype_and_the_default_mean():
         assert omega.shape == ((2, 200) if name == "gn_all" else (200,))
         np.testing.assert_allclose(omega, 0.2 * make(name, **shape), rtol=1e-6)
         np.testing.assert_array_equal(make(name, 0, **shape), 0)
-        if name not in ("pcs", "neg_perturb"):  # a peak; zeros without an interval
+        if name not in ("pcs", "interval", "neg_perturb"):  # a peak, a height
             np.testing.assert_allclose(omega.mean(-1), 0.2, rtol=1e-5)
 
 
@@ -169,7 +170,71 @@ def test_interval_is_inclusive_and_not_standardised():
     np.testing.assert_allclose(omega, 0.3 * np.array([0, 0, 0, 0, 1, 1, 1, 1, 0, 0]))
     same_energy = schedules.make("interval", 0.3, ts, 10, "sampling", t_min=2, t_max=5)
     np.testing.assert_allclose(same_energy, omega / 0.4, rtol=1e-6)
-    np.testing.assert_array_equal(make("interval"), 1)
+
+
+def test_an_interval_must_select_something():
+    """Limits are timesteps: 0.2 would be none of them, and no limits all of them."""
+    for name in ("interval", "neg_perturb"):
+        with pytest.raises(
+            ValueError, match=r"give t_min, t_max or both.* 0 \.\.\. 999"
+        ):
+            make(name)
+        with pytest.raises(ValueError, match="0.2 is a fraction.* is t_min=200"):
+            make(name, t_min=0.2)
+    with pytest.raises(ValueError, match="'interval': 0 on all 200 sampling timesteps"):
+        make("interval", t_min=1, t_max=4)
+    with pytest.raises(ValueError, match="'neg_perturb': 0 on all 200"):
+        make("neg_perturb", t_min=0)
+    assert not make("interval", 0.0, t_min=1, t_max=4).any()  # asked for nothing
+
+
+def test_a_curve_that_is_static_is_said(caplog):
+    make("interval", t_min=0)
+    assert "'interval' has one value on all 200 sampling timesteps" in caplog.text
+    caplog.clear()
+    make("neg_perturb", t_min=1, t_max=4)  # between two timesteps
+    assert "it is static" in caplog.text
+    caplog.clear()
+    make("interval", t_max=500), make("static"), make("static", 0.0)
+    make("interval", 0.0, t_min=0)
+    assert not caplog.text
+
+
+def test_a_table_in_sampling_order():
+    """As many values as steps: which way they go must be said."""
+    values = np.arange(200.0) ** 2
+    with pytest.raises(ValueError, match="as many as the 200 sampling steps: say axis"):
+        make("table", values=values)
+    steps = make("table", 0.5, values=values, axis="steps")
+    np.testing.assert_allclose(steps, 0.5 * values / values.mean(), rtol=1e-6)
+    ascending = make("table", 0.5, values=values, axis="t")
+    assert ascending[0] == ascending.max() and steps[0] == 0
+    rows = make("table", values=np.stack([values, values + 1]), axis="steps")
+    np.testing.assert_allclose(rows[0], values / values.mean(), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"\(7,\): axis 'steps' takes one for each"):
+        make("table", values=np.ones(7), axis="steps")
+    with pytest.raises(ValueError, match="unknown axis 'step': did you mean 'steps'"):
+        make("table", values=values, axis="step")
+
+
+def test_a_function_of_t_or_of_tau():
+    """By the name of its argument; scaled to the mean like the others, or as it is."""
+    linear = make("linear", 0.3)
+    np.testing.assert_allclose(make(lambda tau: 1 - tau, 0.3), linear, rtol=1e-6)
+    np.testing.assert_allclose(make(lambda t: 1 - t / T, 0.3), linear, rtol=1e-6)
+    as_it_is = make(lambda t: np.where(t < 500, 2.0, -0.5), 1.0, normalize="none")
+    np.testing.assert_array_equal(as_it_is, np.where(GRID < 500, 2, -0.5))
+
+    def at_once(t):
+        return 3.0
+
+    np.testing.assert_array_equal(make(at_once, 0.3), np.float32(0.3))
+    with pytest.raises(ValueError, match="name the argument .*: it is 'x'"):
+        make(lambda x: x)
+    with pytest.raises(ValueError, match="your function of t must take an array"):
+        make(lambda t: 1.0 if t < 500 else 0.0)
+    with pytest.raises(ValueError, match="makes no sense for 'at_once'"):
+        make(at_once, np.nan)
 
 
 def test_every_t_is_on_the_right_side_of_an_interval():
@@ -233,7 +298,7 @@ def test_scale_minus_1_is_the_unconditional_model():
     [
         ("pcs", {"power": 0}, "power must be positive, got 0"),
         ("cosine", {"power": 2}, "schedule 'cosine': .*power"),
-        ("interval", {"t_min": 9, "t_max": 3}, "t_min 9 is above t_max 3"),
+        ("interval", {"t_min": 9, "t_max": 3}, "use 0 <= t_min <= t_max"),
         ("gn", {}, "schedule 'gn': .*'g'"),
         ("gn", {"g": np.ones(999)}, r"\(999,\), expected \[1000\].*noise schedule"),
         ("gn_all", {"g": np.ones((T, 10))}, r"\(1000, 10\), expected"),

@@ -94,6 +94,7 @@ def test_the_defaults_are_valid():
         ({"guidance.schedule": "neg_perturb", "guidance.neg_perturb.t_max": -1},
          "guidance.neg_perturb.t_max is -1: it must be None, or a timestep"),
         ({"guidance.schedule": "table"}, "set guidance.table.file"),
+        ({"guidance.schedule": "interval"}, "guidance.interval: give t_min, t_max or"),
         ({"noise.name": "scaled_linear", "noise.scaled_linear.beta_end": 0.0001},
          "beta_start <= "),
         ({"noise.name": "scaled_linear", "noise.scaled_linear.beta_end": 1.0},
@@ -277,7 +278,9 @@ def test_training_does_not_pick_a_checkpoint():
 
 def test_changing_the_timesteps_needs_no_other_key():
     for schedule in ("interval", "neg_perturb"):
-        check(changed(**{"noise.num_timesteps": 250, "guidance.schedule": schedule}))
+        limit = {f"guidance.{schedule}.t_min": 100}
+        there = {"noise.num_timesteps": 250, "guidance.schedule": schedule}
+        check(changed(**there, **limit))
 
 
 def test_a_missing_key_is_a_value_error():
