@@ -7,7 +7,9 @@ compiled anew.
 """
 
 import hashlib
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,28 +17,49 @@ from jax.extend.core import ClosedJaxpr
 
 
 class Keyed:
-    """fn, equal to another function that does the same with the same arrays.
+    """fn, equal to another one of the same key.
 
-    args: what fn will be called with, or arrays of these shapes; it is traced with
-    them, which takes as long as its Python does.
+    held: what the key has the ids of, so that they stay theirs.
     """
 
-    def __init__(self, fn: Callable, *args):
-        self._fn = fn
-        closed = jax.make_jaxpr(lambda *a: fn(*a))(*args)  # a trace of fn is kept
-        self._constants = _constants(closed)  # kept: while they live, ids are theirs
-        # what has effects, such as a callback, is like nothing else
-        itself = (id(fn),) if closed.effects else ()
-        self._key = (str(closed.jaxpr), *itself, *map(_identity, self._constants))
+    def __init__(self, fn: Callable, key: tuple, held: Any):
+        self._fn, self._key, self._held = fn, key, held
 
-    def __call__(self, *args):
-        return self._fn(*args)
+    def __call__(self, *args, **kwargs):
+        return self._fn(*args, **kwargs)
 
     def __eq__(self, other) -> bool:
         return isinstance(other, Keyed) and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
+
+
+def by_trace(fn: Callable, *args) -> Keyed:
+    """fn, equal to another function that does the same with the same arrays.
+
+    args: what fn will be called with, or arrays of these shapes; it is traced with
+    them, which takes as long as its Python does.
+    """
+    closed = jax.make_jaxpr(lambda *a: fn(*a))(*args)  # jax keeps a trace of fn itself
+    constants = _constants(closed)
+    # what has effects, such as a callback, is like nothing else
+    itself = (id(fn),) if closed.effects else ()
+    key = (str(closed.jaxpr), *itself, *map(_identity, constants))
+    return Keyed(fn, key, (fn, constants))
+
+
+def by_variables(fn: Callable) -> Callable:
+    """fn, equal to another function of the same code that reads the same variables:
+    those that its own lines name, their arrays and numbers one by one. What is no plain
+    function is itself."""
+    if not inspect.isfunction(fn):
+        return fn
+    read = inspect.getclosurevars(fn)
+    leaves, tree = jax.tree.flatten((read.nonlocals, read.globals, fn.__defaults__))
+    numbers = int | float | complex | bool | str
+    marks = [(type(v), v if isinstance(v, numbers) else _identity(v)) for v in leaves]
+    return Keyed(fn, (fn.__code__, tree, *marks), leaves)
 
 
 def _constants(closed: ClosedJaxpr) -> list:
@@ -51,10 +74,10 @@ def _constants(closed: ClosedJaxpr) -> list:
     return found
 
 
-def _identity(array):
-    """A jax array never changes; numpy's can, and are copied by a trace."""
-    if isinstance(array, jax.Array):
-        return id(array)
-    array = np.asarray(array)
-    content = hashlib.blake2b(array.tobytes()).hexdigest()
-    return array.shape, str(array.dtype), content
+def _identity(value):
+    """Of a numpy array its content, which may change, or be the copy of a trace; of
+    anything else, such as a jax array, which never changes, its id."""
+    if not isinstance(value, np.ndarray | np.generic):
+        return id(value)
+    content = hashlib.blake2b(value.tobytes()).hexdigest()
+    return value.shape, str(value.dtype), content

@@ -78,7 +78,7 @@ def sample(
         eps_fn = jax.tree_util.Partial(eps_fn, params)
     elif not isinstance(eps_fn, jax.tree_util.Partial):
         t = jnp.full(len(x_T), timesteps[0], jnp.int32)
-        eps_fn = jax.tree_util.Partial(closures.Keyed(eps_fn, x_T, t, cond))
+        eps_fn = jax.tree_util.Partial(closures.by_trace(eps_fn, x_T, t, cond))
     if labels is not None:
         omega = _of_labels(omega, labels, len(timesteps))
     fn = jax.tree_util.Partial(_at_timestep, eps_fn)

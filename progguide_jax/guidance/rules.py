@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from progguide_jax import registry
-from progguide_jax.diffusion import prediction
+from progguide_jax.diffusion import closures, prediction
 from progguide_jax.diffusion.levels import Levels
 
 
@@ -48,10 +48,17 @@ class Rule:
 
 def of(rule: Rule | Callable) -> Rule:
     """A user's function (evaluate, step, carry) as a Rule; its attribute `init`, if it
-    has one, gives the first carry."""
+    has one, gives the first carry. Numbers that it reads from around it are constants
+    of the compiled program, and other ones make another: `Rule(settings, fn)` hands
+    them over as arguments."""
     if isinstance(rule, Rule):
         return rule
-    return Rule({}, rule, getattr(rule, "init", None))
+    if not callable(rule):
+        raise ValueError(
+            "a rule is a function (evaluate, step, carry) or what `rules.make` gives, "
+            f"such as rules.cfg(): got {type(rule).__name__}"
+        )
+    return Rule({}, closures.by_variables(rule), getattr(rule, "init", None))
 
 
 def cfg() -> Rule:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from progguide_jax.diffusion import closures, process, samplers
 
@@ -10,6 +11,7 @@ NS = process.ddpm_linear()
 X_T = jax.random.normal(jax.random.key(0), (4, 3))
 LABEL = np.arange(4) % 2
 TS = samplers.timesteps(1000, 5)
+PARAMS = {"w": jnp.full((1, 3), 0.5)}
 
 
 def sample(eps_fn, **kwargs):
@@ -85,8 +87,45 @@ def test_other_parameters_as_an_argument_are_not_compiled_again():
 def test_arrays_that_a_compiled_inner_function_reads_count_too():
     def key(p):
         inner = jax.jit(lambda x: p * x)
-        return closures.Keyed(lambda x: inner(x) + 1, X_T)
+        return closures.by_trace(lambda x: inner(x) + 1, X_T)
 
     p = jnp.full((1, 3), 0.3)
     assert key(p) == key(p) and hash(key(p)) == hash(key(p))
     assert key(p) != key(jnp.full((1, 3), 0.3))
+
+
+def test_a_rule_is_known_by_the_numbers_that_it_reads():
+    """Against CFG at that weight; a rule made anew is not compiled again."""
+    strength = 0.5
+
+    def rule(evaluate, step, carry):
+        c, u = evaluate("cond", "null")
+        return step.mix(lambda c, u: c + strength * (c - u), c, u), carry
+
+    def cfg():
+        return samplers.sample(
+            network, X_T, params=PARAMS, cond=LABEL, null_cond=2, noise_schedule=NS,
+            timesteps=TS, omega=np.full(5, strength),
+        )  # fmt: skip
+
+    first = sample(network, params=PARAMS, rule=rule)
+    np.testing.assert_allclose(first, cfg(), rtol=1e-5)
+    strength = 0.25
+    np.testing.assert_allclose(
+        sample(network, params=PARAMS, rule=rule), cfg(), rtol=1e-5
+    )
+
+    def anew():
+        def same(evaluate, step, carry):
+            c, u = evaluate("cond", "null")
+            return step.mix(lambda c, u: c + strength * (c - u), c, u), carry
+
+        sample(network, params=PARAMS, rule=same)
+
+    assert (compilations(anew), compilations(anew)) == (1, 0)
+
+
+def test_what_is_no_function_is_itself():
+    assert closures.by_variables(max) is max
+    with pytest.raises(ValueError, match="a rule is a function .* got str"):
+        sample(network, params=PARAMS, rule="cfg")
