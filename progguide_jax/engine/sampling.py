@@ -1,6 +1,5 @@
 """Sampling a trained workdir: images by the thousand, resumable, with provenance."""
 
-import functools
 import logging
 from typing import Any, NamedTuple
 
@@ -8,15 +7,12 @@ import jax
 import numpy as np
 from etils import epath
 
-from progguide_jax.data import batches
 from progguide_jax.diffusion.system import System
-from progguide_jax.engine import parts, results, weights
+from progguide_jax.engine import first_edition, label_order, parts, results, weights
 from progguide_jax.plots import style, traces
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests, files, sharding, writers
 from progguide_jax.systems import drawing, pictures, specs, trained, validation
-
-LABEL_STREAM = 5  # of `batches.philox`
 
 
 class Run(NamedTuple):
@@ -81,8 +77,7 @@ def generate(config, workdir: str, run: Run | None = None) -> epath.Path:
     validation.validate(config)
     run = run or load(config, workdir)
     spec = make_spec(config, run)
-    made = made_by(run.system, spec, _labels(config))
-    folder = epath.Path(workdir) / "samples" / sample_name(config, made)
+    folder, made = _place(config, workdir, run, spec)
     path = folder / "samples.json"
 
     def make(index):
@@ -142,8 +137,7 @@ def write_trace(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
 def folder_of(config, workdir: str) -> epath.Path:
     """Where `generate` writes the samples of this config."""
     run = load(config, workdir)
-    made = made_by(run.system, make_spec(config, run), _labels(config))
-    return epath.Path(workdir) / "samples" / sample_name(config, made)
+    return _place(config, workdir, run, make_spec(config, run))[0]
 
 
 def made_by(system: System, spec: specs.SamplingSpec, labels: str) -> dict[str, Any]:
@@ -154,8 +148,14 @@ def made_by(system: System, spec: specs.SamplingSpec, labels: str) -> dict[str, 
     )
 
 
-def _labels(config) -> str:
-    return f"each of {config.data.num_classes} once a block, seed {config.sample.seed}"
+def _place(config, workdir: str, run: Run, spec) -> tuple[epath.Path, dict[str, Any]]:
+    """The folder of these samples, also if the first edition made them, and their
+    made_by."""
+    labels = label_order.about(config.data.num_classes, config.sample.seed)
+    made = made_by(run.system, spec, labels)
+    folder = epath.Path(workdir) / "samples" / sample_name(config, made)
+    first_edition.take_over(folder, made, search=not config.sample.name)
+    return folder, made
 
 
 def sample_name(config, made_by: dict) -> str:
@@ -176,17 +176,4 @@ def sample_name(config, made_by: dict) -> str:
 
 def labels_of(config, index: np.ndarray) -> np.ndarray:
     """int32 labels of images `index`."""
-    return balanced_labels(index, config.data.num_classes, config.sample.seed)
-
-
-def balanced_labels(index: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
-    """int32 labels of images `index`: every block of K images holds each class once,
-    in an order that is a function of (seed, block)."""
-
-    @functools.cache
-    def order(block):
-        bits = batches.philox(seed, LABEL_STREAM, block).random_raw(num_classes)
-        return np.argsort(bits, kind="stable")
-
-    pairs = (divmod(int(i), num_classes) for i in index)
-    return np.array([order(block)[rank] for block, rank in pairs], np.int32)
+    return label_order.balanced(index, config.data.num_classes, config.sample.seed)

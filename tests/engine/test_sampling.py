@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from progguide_jax.diffusion import samplers
-from progguide_jax.engine import probing, sampling
+from progguide_jax.engine import label_order, probing, sampling
 from progguide_jax.runtime import files, sharding
 from progguide_jax.systems import build, drawing, pictures, specs
 from progguide_jax.systems import trained as trained_system
@@ -122,15 +122,13 @@ def test_a_killed_run_goes_on_where_it_stopped(
 
 
 def test_labels_are_uniform_in_every_block():
-    labels = sampling.balanced_labels(np.arange(70), 7, seed=4)
+    labels = label_order.balanced(np.arange(70), 7, seed=4)
     for block in labels.reshape(10, 7):
         assert sorted(block) == list(range(7))
     assert len({tuple(block) for block in labels.reshape(10, 7)}) > 5
     order = np.array([69, 3, 12])
-    np.testing.assert_array_equal(
-        sampling.balanced_labels(order, 7, seed=4), labels[order]
-    )
-    other = sampling.balanced_labels(np.arange(70), 7, seed=5)
+    np.testing.assert_array_equal(label_order.balanced(order, 7, seed=4), labels[order])
+    other = label_order.balanced(np.arange(70), 7, seed=5)
     assert not np.array_equal(other, labels)
 
 
