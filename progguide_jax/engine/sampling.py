@@ -54,6 +54,13 @@ def guide_of(config, run: Run) -> System:
             "earlier checkpoint of this one"
         )
     guide = config_lib.load(path)
+    ours, theirs = config.data.num_classes, guide.data.num_classes
+    if ours != theirs:  # its null condition would stand for one of our classes
+        raise ValueError(
+            f"autoguidance: the guide in {workdir} has {theirs} classes and the "
+            f"network {ours}: set --config.guidance.autoguidance.workdir to that of a "
+            "weaker network of the same classes"
+        )
     guide.checkpoint.step = settings.step
     system = trained.load(guide, workdir, run.mesh)
     if system.origin["checkpoint"] == run.system.origin["checkpoint"]:
@@ -72,7 +79,7 @@ def generate(config, workdir: str, run: Run | None = None) -> epath.Path:
     function of (sample.seed, seeds[i]) and the config, not of the batch size or of the
     devices); N is sample.num_images, or more if more were made before. Finished parts
     are kept, so the same command goes on where it stopped. With sample.trace also
-    trace.{json,npz,png}, of the first sample.batch_size images.
+    trace.{json,npz,png}, of the first images, as many of them as one batch holds.
     """
     validation.validate(config)
     run = run or load(config, workdir)
@@ -107,17 +114,18 @@ def generate(config, workdir: str, run: Run | None = None) -> epath.Path:
 def write_trace(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
     """trace.npz: t and evaluations [N], and mean and standard deviation [N] over the
     images of omega, applied, delta and cosine for each reference; trace.png."""
-    count = config.sample.batch_size
+    size = config.sample.batch_size
+    count = min(size, config.sample.num_images)
 
     def make():
-        index = np.arange(count)
+        index = np.arange(size) % count  # a batch of nothing else than was asked for
         labels = labels_of(config, index)
         found = drawing.trace(run.system, spec, index, labels, run.mesh)
         arrays = {"t": found.t, "evaluations": found.evaluations}
         for what in ("omega", "applied", "delta", "cosine"):
             for branch, values in getattr(found, what).items():
-                arrays[f"{branch}_{what}"] = values.mean(1)
-                arrays[f"{branch}_{what}_std"] = values.std(1)
+                arrays[f"{branch}_{what}"] = values[:, :count].mean(1)
+                arrays[f"{branch}_{what}_std"] = values[:, :count].std(1)
         return results.Result({"num_images": count}, arrays)
 
     path = folder / "trace.json"
