@@ -48,18 +48,23 @@ def collect(
     return missing
 
 
+def check(path: epath.Path, there: dict[str, Any], made_by: dict[str, Any]) -> None:
+    """ValueError unless `there`, the made_by of the rows at `path`, is this one."""
+    old, new = (config_lib.flat(d) for d in (there, made_by))
+    changed = [k for k in old | new if old.get(k) != new.get(k)]
+    if changed:
+        raise ValueError(
+            f"{path.parent} holds {path.stem} of another {', '.join(changed[:4])}: "
+            f"give these a folder of their own with --config.sample.name=NAME, or "
+            "remove it"
+        )
+
+
 def _claim(path, made_by: dict, about: dict) -> None:
     if sharding.agreed(path.exists()):
         there = files.load_json(path)
-        there = there.get("made_by", {}) if isinstance(there, dict) else {}
-        old, new = (config_lib.flat(d) for d in (there, made_by))
-        changed = [k for k in old | new if old.get(k) != new.get(k)]
-        if changed:
-            raise ValueError(
-                f"{path.parent} holds {path.stem} of another {', '.join(changed[:4])}: "
-                f"give these a folder of their own with --config.sample.name=NAME, or "
-                "remove it"
-            )
+        there = there.get("made_by") if isinstance(there, dict) else None
+        check(path, there if isinstance(there, dict) else {}, made_by)
     elif jax.process_index() == 0:
         files.save_json(path, about | {"made_by": made_by})
 

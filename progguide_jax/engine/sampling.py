@@ -1,6 +1,5 @@
 """Sampling a trained workdir: images by the thousand, resumable, with provenance."""
 
-import functools
 import logging
 from typing import Any, NamedTuple
 
@@ -8,15 +7,12 @@ import jax
 import numpy as np
 from etils import epath
 
-from progguide_jax.data import batches
 from progguide_jax.diffusion.system import System
-from progguide_jax.engine import parts, results, weights
+from progguide_jax.engine import first_edition, label_order, parts, results, weights
 from progguide_jax.plots import style, traces
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests, files, sharding, writers
 from progguide_jax.systems import drawing, pictures, specs, trained, validation
-
-LABEL_STREAM = 5  # of `batches.philox`
 
 
 class Run(NamedTuple):
@@ -58,6 +54,13 @@ def guide_of(config, run: Run) -> System:
             "earlier checkpoint of this one"
         )
     guide = config_lib.load(path)
+    ours, theirs = config.data.num_classes, guide.data.num_classes
+    if ours != theirs:  # its null condition would stand for one of our classes
+        raise ValueError(
+            f"autoguidance: the guide in {workdir} has {theirs} classes and the "
+            f"network {ours}: set --config.guidance.autoguidance.workdir to that of a "
+            "weaker network of the same classes"
+        )
     guide.checkpoint.step = settings.step
     system = trained.load(guide, workdir, run.mesh)
     if system.origin["checkpoint"] == run.system.origin["checkpoint"]:
@@ -76,13 +79,12 @@ def generate(config, workdir: str, run: Run | None = None) -> epath.Path:
     function of (sample.seed, seeds[i]) and the config, not of the batch size or of the
     devices); N is sample.num_images, or more if more were made before. Finished parts
     are kept, so the same command goes on where it stopped. With sample.trace also
-    trace.{json,npz,png}, of the first sample.batch_size images.
+    trace.{json,npz,png}, of the first images, as many of them as one batch holds.
     """
     validation.validate(config)
     run = run or load(config, workdir)
     spec = make_spec(config, run)
-    made = made_by(run.system, spec, _labels(config))
-    folder = epath.Path(workdir) / "samples" / sample_name(config, made)
+    folder, made = _place(config, workdir, run, spec)
     path = folder / "samples.json"
 
     def make(index):
@@ -112,17 +114,18 @@ def generate(config, workdir: str, run: Run | None = None) -> epath.Path:
 def write_trace(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
     """trace.npz: t and evaluations [N], and mean and standard deviation [N] over the
     images of omega, applied, delta and cosine for each reference; trace.png."""
-    count = config.sample.batch_size
+    size = config.sample.batch_size
+    count = min(size, config.sample.num_images)
 
     def make():
-        index = np.arange(count)
+        index = np.arange(size) % count  # a batch of nothing else than was asked for
         labels = labels_of(config, index)
         found = drawing.trace(run.system, spec, index, labels, run.mesh)
         arrays = {"t": found.t, "evaluations": found.evaluations}
         for what in ("omega", "applied", "delta", "cosine"):
             for branch, values in getattr(found, what).items():
-                arrays[f"{branch}_{what}"] = values.mean(1)
-                arrays[f"{branch}_{what}_std"] = values.std(1)
+                arrays[f"{branch}_{what}"] = values[:, :count].mean(1)
+                arrays[f"{branch}_{what}_std"] = values[:, :count].std(1)
         return results.Result({"num_images": count}, arrays)
 
     path = folder / "trace.json"
@@ -142,8 +145,7 @@ def write_trace(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
 def folder_of(config, workdir: str) -> epath.Path:
     """Where `generate` writes the samples of this config."""
     run = load(config, workdir)
-    made = made_by(run.system, make_spec(config, run), _labels(config))
-    return epath.Path(workdir) / "samples" / sample_name(config, made)
+    return _place(config, workdir, run, make_spec(config, run))[0]
 
 
 def made_by(system: System, spec: specs.SamplingSpec, labels: str) -> dict[str, Any]:
@@ -154,8 +156,14 @@ def made_by(system: System, spec: specs.SamplingSpec, labels: str) -> dict[str, 
     )
 
 
-def _labels(config) -> str:
-    return f"each of {config.data.num_classes} once a block, seed {config.sample.seed}"
+def _place(config, workdir: str, run: Run, spec) -> tuple[epath.Path, dict[str, Any]]:
+    """The folder of these samples, also if the first edition made them, and their
+    made_by."""
+    labels = label_order.about(config.data.num_classes, config.sample.seed)
+    made = made_by(run.system, spec, labels)
+    folder = epath.Path(workdir) / "samples" / sample_name(config, made)
+    first_edition.take_over(folder, made, search=not config.sample.name)
+    return folder, made
 
 
 def sample_name(config, made_by: dict) -> str:
@@ -176,17 +184,4 @@ def sample_name(config, made_by: dict) -> str:
 
 def labels_of(config, index: np.ndarray) -> np.ndarray:
     """int32 labels of images `index`."""
-    return balanced_labels(index, config.data.num_classes, config.sample.seed)
-
-
-def balanced_labels(index: np.ndarray, num_classes: int, seed: int) -> np.ndarray:
-    """int32 labels of images `index`: every block of K images holds each class once,
-    in an order that is a function of (seed, block)."""
-
-    @functools.cache
-    def order(block):
-        bits = batches.philox(seed, LABEL_STREAM, block).random_raw(num_classes)
-        return np.argsort(bits, kind="stable")
-
-    pairs = (divmod(int(i), num_classes) for i in index)
-    return np.array([order(block)[rank] for block, rank in pairs], np.int32)
+    return label_order.balanced(index, config.data.num_classes, config.sample.seed)

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from progguide_jax.data import image_sets
-from progguide_jax.engine import sampling
+from progguide_jax.engine import first_edition, sampling
 from progguide_jax.metrics import suite
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests, files, upgrades
@@ -43,7 +43,7 @@ def locate(config, workdir: str) -> str:
     if epath.Path(name).expanduser().exists() or "/" in name:
         return name
     names = _names(place)
-    found = [n for n in names if n == name] or [n for n in names if n.startswith(name)]
+    found = [n for n in names if n == name] or _beginning(place, names, name)
     if len(found) == 1:
         return str(place / found[0])
     what = "several folders begin" if found else "no folder begins"
@@ -59,10 +59,7 @@ def with_data_of(config, path: str):
     record = _record(epath.Path(path).expanduser())
     if record is None:
         return config
-    if "made_by" in record:
-        data = record["made_by"]["system"]["data"]
-    else:  # of the first version of this program
-        data = upgrades.upgrade(record).get("data", {})
+    data = _data(record, path)
     config = config.copy_and_resolve_references()
     here = config_lib.flat(config_lib.to_dict(config.data))
     changed = {
@@ -75,6 +72,40 @@ def with_data_of(config, path: str):
         logging.info("data as the samples have it: %s", words)
         config.data.update_from_flattened_dict(changed)
     return config
+
+
+def _data(record: dict, path: str) -> dict:
+    """The section `data` of what made these samples."""
+    if first_edition.is_old(record):
+        data = upgrades.upgrade(record).get("data")
+    else:
+        system = _made_by(record).get("system")
+        data = system.get("data") if isinstance(system, dict) else None
+    if not isinstance(data, dict):
+        raise ValueError(
+            f"the samples.json of {path} does not say which data its samples were made "
+            "from: to score them against config.data, remove it and set "
+            "--config.eval.samples to the samples.npz beside it"
+        )
+    return data
+
+
+def _made_by(record: dict) -> dict:
+    """A record's made_by; the first edition had its entries on top."""
+    there = record.get("made_by", record)
+    return there if isinstance(there, dict) else {}
+
+
+def _beginning(place: epath.Path, names: list[str], beginning: str) -> list[str]:
+    """Those of `names` that begin so, without folders of the first edition whose
+    samples another one has under today's record."""
+    records = {n: _record(place / n) for n in names if n.startswith(beginning)}
+    today = [_made_by(r) for r in records.values() if r and not first_edition.is_old(r)]
+    return [
+        name
+        for name, record in records.items()
+        if not any(first_edition.same(record, made_by) for made_by in today)
+    ]
 
 
 def _names(place: epath.Path) -> list[str]:
@@ -95,7 +126,10 @@ def _record(place: epath.Path) -> dict | None:
     folder = place if place.is_dir() else place.parent
     ours = place in (folder, folder / "samples.npz")
     path = folder / "samples.json"
-    return files.load_json(path) if ours and path.exists() else None
+    if not (ours and path.exists()):
+        return None
+    record = files.load_json(path)
+    return record if isinstance(record, dict) else {}
 
 
 def read(config, path: str) -> Samples:
@@ -125,8 +159,7 @@ def made_samples(config, folder: epath.Path) -> Samples:
     images, labels, _ = image_sets.read(str(folder / "samples.npz"))
     count = _count(config, len(images), folder.name)
     images, labels = images[:count], labels[:count]
-    record = files.load_json(folder / "samples.json")
-    made_by = _short(record.get("made_by", record))
+    made_by = _short(_made_by(_record(folder) or {}))
     made_by["images"] = image_sets.digest(images, labels)
     return Samples(folder.name, images, labels, made_by)
 

@@ -21,13 +21,13 @@ def draw(
     *,
     double_batch: bool = False,
 ) -> np.ndarray:
-    """Images float32 [B,H,W,C], on every host: image i is a function of (spec.seed,
-    index[i], its label) alone, not of the batch or of the devices.
+    """Images float32 [B,H,W,C], decoded, on every host: image i is a function of
+    (spec.seed, index[i], its label) alone, not of the batch or of the devices.
 
     index int [B], labels int [B]: those of the global batch, the same on every host.
     """
-    (images,) = _run(system, spec, index, labels, mesh, double_batch=double_batch)
-    return sharding.to_host(images)
+    (x_0,) = _run(system, spec, index, labels, mesh, double_batch=double_batch)
+    return sharding.to_host(system.decode(x_0))
 
 
 def trace(system: System, spec: SamplingSpec, index, labels, mesh) -> tracing.Trace:
@@ -37,7 +37,7 @@ def trace(system: System, spec: SamplingSpec, index, labels, mesh) -> tracing.Tr
 
 
 def paths(system: System, spec: SamplingSpec, index, labels, mesh, view):
-    """view(x [S+1,B,...]) of whole trajectories, from noise to image, on the host: made
+    """view(x [S+1,B,...]) of whole trajectories, from noise to x_0, on the host: made
     on the devices, since trajectories of images do not fit elsewhere."""
     return sharding.to_host(_run(system, spec, index, labels, mesh, view=view)[1])
 

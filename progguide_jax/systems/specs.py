@@ -68,37 +68,51 @@ def of(
     omega: {branch: weights on `grid`}; guides: {reference: System} of the references
     that need one. num_steps: instead of sample.num_steps.
     """
-    sample, guidance = config.sample, config.guidance
     made = grid(config, num_steps)
-    keys = "sample.spacing sample.solver guidance.rule guidance.projection".split()
-    settings = {key: entries.settings(config, key) for key in keys}
+    solver, rule, projection = (
+        entries.settings(config, key)
+        for key in ("sample.solver", "guidance.rule", "guidance.projection")
+    )
     guides = guides or {}
-    about: dict[str, Any] = {
-        key.split(".")[1]: {"name": entries.chosen(config, key)[0], **settings[key]}
-        for key in keys
-    }
-    about["references"] = {
-        references.REFERENCES[name].branch: {
-            "name": name,
-            **({"guide": guides[name].origin} if name in guides else {}),
-        }
-        for name in guidance.references
-    }
-    about["t"] = made.t[:-1].tolist()
-    about["sigma"] = made.sigma.tolist()
-    about["omega"] = {b: np.asarray(w, np.float64).tolist() for b, w in omega.items()}
-    about["seed"] = sample.seed
-    projection = settings["guidance.projection"]
     return SamplingSpec(
         levels=made,
-        plan=solvers.make(sample.solver, **settings["sample.solver"])(made),
+        plan=solvers.make(config.sample.solver, **solver)(made),
         omega=omega,
-        rule=rules.make(guidance.rule, **settings["guidance.rule"]),
+        rule=rules.make(config.guidance.rule, **rule),
         guides={
             name: {"guide": guides[name]} if name in guides else {}
-            for name in guidance.references
+            for name in config.guidance.references
         },
-        projection=projections.make(guidance.projection, **projection),
-        seed=sample.seed,
-        about=about,
+        projection=projections.make(config.guidance.projection, **projection),
+        seed=config.sample.seed,
+        about=about(config, made, omega, guides),
     )
+
+
+def about(
+    config,
+    grid: levels.Levels,
+    omega: dict[str, np.ndarray],
+    guides: dict[str, System] | None = None,
+) -> dict[str, Any]:
+    """What a spec says of itself, as JSON."""
+    keys = "sample.spacing sample.solver guidance.rule guidance.projection".split()
+    result: dict[str, Any] = {
+        key.split(".")[1]: {
+            "name": entries.chosen(config, key)[0],
+            **entries.settings(config, key),
+        }
+        for key in keys
+    }
+    result["references"] = {
+        references.REFERENCES[name].branch: {
+            "name": name,
+            **({"guide": guides[name].origin} if guides and name in guides else {}),
+        }
+        for name in config.guidance.references
+    }
+    result["t"] = grid.t[:-1].tolist()
+    result["sigma"] = grid.sigma.tolist()
+    result["omega"] = {b: np.asarray(w, np.float64).tolist() for b, w in omega.items()}
+    result["seed"] = config.sample.seed
+    return result

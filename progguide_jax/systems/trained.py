@@ -5,6 +5,7 @@ import numpy as np
 
 from progguide_jax.diffusion import prediction
 from progguide_jax.diffusion.system import System
+from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests
 from progguide_jax.systems import build
 
@@ -41,5 +42,5 @@ def of(config, params: dict, checkpoint: dict) -> System:
         condition=lambda labels: np.asarray(labels, np.int32),
         null=config.data.num_classes,
         decode=lambda x: x,
-        origin=origin,
+        origin=config_lib.as_json(origin),
     )

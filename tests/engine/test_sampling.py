@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from progguide_jax.diffusion import samplers
-from progguide_jax.engine import probing, sampling
+from progguide_jax.engine import label_order, probing, sampling
+from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import files, sharding
 from progguide_jax.systems import build, drawing, pictures, specs
 from progguide_jax.systems import trained as trained_system
@@ -122,15 +123,13 @@ def test_a_killed_run_goes_on_where_it_stopped(
 
 
 def test_labels_are_uniform_in_every_block():
-    labels = sampling.balanced_labels(np.arange(70), 7, seed=4)
+    labels = label_order.balanced(np.arange(70), 7, seed=4)
     for block in labels.reshape(10, 7):
         assert sorted(block) == list(range(7))
     assert len({tuple(block) for block in labels.reshape(10, 7)}) > 5
     order = np.array([69, 3, 12])
-    np.testing.assert_array_equal(
-        sampling.balanced_labels(order, 7, seed=4), labels[order]
-    )
-    other = sampling.balanced_labels(np.arange(70), 7, seed=5)
+    np.testing.assert_array_equal(label_order.balanced(order, 7, seed=4), labels[order])
+    other = label_order.balanced(np.arange(70), 7, seed=5)
     assert not np.array_equal(other, labels)
 
 
@@ -226,6 +225,35 @@ def test_a_trace_says_what_guidance_did(tiny, trained, workdir_copy):
     before = (folder / "trace.npz").stat().mtime
     sampling.generate(tiny, workdir)
     assert (folder / "trace.npz").stat().mtime == before
+
+
+def test_a_trace_is_of_the_images_that_were_asked_for(tiny, trained, workdir_copy):
+    """Two of them, though a batch holds 16: the mean of the first two alone."""
+    workdir = workdir_copy(trained)
+    tiny.sample.num_images, tiny.sample.trace = 2, True
+    folder = sampling.generate(tiny, workdir)
+    assert files.load_json(folder / "trace.json")["num_images"] == 2
+    found = files.load_npz(folder / "trace.npz")
+    run, index = sampling.load(tiny, workdir), np.arange(16)
+    labels = sampling.labels_of(tiny, index)
+    spec = sampling.make_spec(tiny, run)
+    delta = drawing.trace(run.system, spec, index, labels, run.mesh).delta["null"]
+    np.testing.assert_allclose(found["null_delta"], delta[:, :2].mean(1), rtol=1e-4)
+    np.testing.assert_allclose(found["null_delta_std"], delta[:, :2].std(1), rtol=1e-3)
+    assert np.all(np.abs(delta[:, :2].mean(1) / delta.mean(1) - 1) > 1e-3)
+
+
+def test_a_guide_of_other_classes_is_refused(tiny, trained, tmp_path):
+    """Label 2 of three classes would be the null condition of a guide of two."""
+    guide = tiny.copy_and_resolve_references()
+    guide.data.num_classes = 2
+    (tmp_path / "config.json").write_text(config_lib.to_json(guide))
+    tiny.guidance.references = ("autoguidance",)
+    tiny.guidance.autoguidance.workdir = str(tmp_path)
+    run = sampling.load(tiny, trained)
+    with pytest.raises(ValueError, match="has 2 classes and the network 3: set") as e:
+        sampling.make_spec(tiny, run)
+    assert "\n" not in str(e.value)
 
 
 def test_omega_zero_is_the_conditional_model(tiny, weights, sampled):

@@ -99,3 +99,29 @@ def test_the_data_of_others_are_those_of_the_config(config, workdir, name, tmp_p
     record.write_text(json.dumps(old))
     found = sample_sets.with_data_of(config, str(record.parent))
     assert found.data.num_classes == 7
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        [],
+        {"made_by": {}},
+        {"made_by": []},
+        {"made_by": {"system": "unet"}},
+        {"made_by": {"system": {"data": None}}},
+        {"versions": {}},
+    ],
+)
+def test_a_record_that_does_not_name_its_data_is_one_line(
+    config, workdir, name, record
+):
+    folder = workdir / "samples" / name
+    (folder / "samples.json").write_text(json.dumps(record))
+    config.eval.samples = name
+    with pytest.raises(ValueError, match=f"{name} does not say which data") as error:
+        evaluation.evaluate(config, str(workdir))
+    assert "\n" not in str(error.value)
+    # what the line says to do
+    (folder / "samples.json").unlink()
+    config.eval.samples = str(folder / "samples.npz")
+    evaluation.evaluate(config, str(workdir))
