@@ -20,12 +20,20 @@ def get_config() -> ml_collections.ConfigDict:
     c.allow_config_change = False  # resume although the config differs
 
     c.data = section()
-    c.data.name = "cifar10"  # cifar10 | two_gaussians | synthetic
-    c.data.dir = ""  # official batches, an npz or a TFDS data_dir; "" = TFDS default
+    # cifar10 | folder (pictures, a sub-folder each class) | npz | two_gaussians
+    # | synthetic
+    c.data.name = "cifar10"
+    # the folder or the .npz; of cifar10: official batches, cifar10.npz or a TFDS
+    # data_dir, "" = TFDS default
+    c.data.dir = ""
     c.data.image_size = 32  # pixels, images are square
     c.data.channels = 3  # 1 grey, 3 colours
     c.data.num_classes = 10  # K; the null label is K
-    c.data.num_examples = 50_000  # of generated data sets; CIFAR-10 must have as many
+    # of generated data sets; CIFAR-10 must have as many; folder and npz are read whole
+    c.data.num_examples = 50_000
+    # of folder and npz: which images dir must hold; "" = those that the workdir was
+    # trained on, or if there are none any
+    c.data.digest = ""
     c.data.flip = True  # random horizontal flip, drawn per image
     c.data.two_gaussians = section()  # x0 | c ~ N(+-mean 1, std^2 I)
     c.data.two_gaussians.mean = 0.125  # of each pixel, minus for label 0

@@ -47,6 +47,7 @@ _ENDS = ("min", "max")
 _CHURN = {"churn": 0.0, "churn_min": 0.0, "churn_max": math.inf, "churn_noise": 1.0}
 # What a config without these keys did.
 _ADDED: dict[str, Any] = {
+    "data.digest": "",
     "noise.zero_terminal_snr": False,
     "train.predicts": "eps",
     "train.loss_weight": "uniform",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from progguide_jax import data
 from progguide_jax.systems import entries, key_checks
 
 
@@ -48,7 +49,7 @@ def idle(config) -> list[str]:
             unread.append("sample.heun.stage_omega")
         why = "the static schedule is constant"
         lines += [f"{key} does nothing: {why}" for key in unread]
-    if config.data.dir and config.data.name != "cifar10":
+    if config.data.dir and config.data.name not in data.FILES:
         lines.append(f"data.dir is not read: {config.data.name} is generated")
     if config.noise.zero_terminal_snr and config.train.loss_weight == "min_snr":
         lines.append(
