@@ -31,8 +31,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.num_classes = 10  # K; the null label is K
     # of generated data sets; CIFAR-10 must have as many; folder and npz are read whole
     c.data.num_examples = 50_000
-    # of folder and npz: which images dir must hold; "" = those that the workdir was
-    # trained on, or if there are none any
+    # of folder and npz: which images dir must hold; "" = those of the workdir's
+    # training, which writes it into config.json
     c.data.digest = ""
     c.data.flip = True  # random horizontal flip, drawn per image
     c.data.two_gaussians = section()  # x0 | c ~ N(+-mean 1, std^2 I)
@@ -137,6 +137,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.sample.seed = 0  # of labels and noise: image i depends on (seed, i)
     c.sample.name = ""  # folder below WORKDIR/samples; "" = made from the settings
     c.sample.trace = False  # write what guidance did at each step, with a picture
+    c.sample.export_adm = False  # write adm.npz too, which other evaluation code reads
     c.sample.ddim = section()
     c.sample.ddim.eta = 0.0  # 0 = deterministic, 1 = posterior of the sub-sequence
     c.sample.ddpm = section()

@@ -16,7 +16,8 @@ _SHAPE = (32, 32, 3)
 _REMEDY = (
     "set config.data.dir to a folder with the official batches (cifar-10-batches-bin "
     "or cifar-10-batches-py, or their .tar.gz) or cifar10.npz, or let TFDS prepare it: "
-    "pip install 'progguide-jax[train]'"
+    "pip install 'progguide-jax[train]'; for your own images set config.data.name to "
+    "folder or npz"
 )
 _log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _checked(part: cifar10_files.Part) -> cifar10_files.Part:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != _SHAPE:
         raise ValueError(
             f"{where}: images are {images.dtype} {list(images.shape)}, expected uint8 "
-            "[N, 32, 32, 3]"
+            "[N, 32, 32, 3]: set config.data.name=npz if they are not CIFAR-10"
         )
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise ValueError(

@@ -67,6 +67,7 @@ _ADDED: dict[str, Any] = {
     "guidance.dynamic_threshold.quantile": 0.995,
     "guidance.dynamic_threshold.bound": 1.0,
     "sample.trace": False,
+    "sample.export_adm": False,
     **{f"sample.{s}.{k}": v for s in ("euler", "heun") for k, v in _CHURN.items()},
     "sample.heun.stage_omega": "stage",
     "sample.dpmpp_2m.stochastic": False,
