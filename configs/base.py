@@ -20,12 +20,20 @@ def get_config() -> ml_collections.ConfigDict:
     c.allow_config_change = False  # resume although the config differs
 
     c.data = section()
-    c.data.name = "cifar10"  # cifar10 | two_gaussians | synthetic
-    c.data.dir = ""  # official batches, an npz or a TFDS data_dir; "" = TFDS default
+    # cifar10 | folder (pictures, a sub-folder each class) | npz | two_gaussians
+    # | synthetic
+    c.data.name = "cifar10"
+    # the folder or the .npz; of cifar10: official batches, cifar10.npz or a TFDS
+    # data_dir, "" = TFDS default
+    c.data.dir = ""
     c.data.image_size = 32  # pixels, images are square
     c.data.channels = 3  # 1 grey, 3 colours
     c.data.num_classes = 10  # K; the null label is K
-    c.data.num_examples = 50_000  # of generated data sets; CIFAR-10 must have as many
+    # of generated data sets; CIFAR-10 must have as many; folder and npz are read whole
+    c.data.num_examples = 50_000
+    # of folder and npz: which images dir must hold; "" = those of the workdir's
+    # training, which writes it into config.json
+    c.data.digest = ""
     c.data.flip = True  # random horizontal flip, drawn per image
     c.data.two_gaussians = section()  # x0 | c ~ N(+-mean 1, std^2 I)
     c.data.two_gaussians.mean = 0.125  # of each pixel, minus for label 0
@@ -132,6 +140,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.sample.seed = 0  # of labels and noise: image i depends on (seed, i)
     c.sample.name = ""  # folder below WORKDIR/samples; "" = made from the settings
     c.sample.trace = False  # write what guidance did at each step, with a picture
+    c.sample.export_adm = False  # write adm.npz too, which other evaluation code reads
     c.sample.ddim = section()
     c.sample.ddim.eta = 0.0  # 0 = deterministic, 1 = posterior of the sub-sequence
     c.sample.ddpm = section()

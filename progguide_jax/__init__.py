@@ -9,4 +9,3 @@ try:
     __version__ = importlib.metadata.version("progguide_jax")
 except importlib.metadata.PackageNotFoundError:  # a folder that is not installed
     __version__ = "unknown"
-

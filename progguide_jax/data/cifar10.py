@@ -6,10 +6,9 @@ import logging
 from collections.abc import Iterator
 
 import numpy as np
-import tqdm
 from etils import epath
 
-from progguide_jax.data import batches, cifar10_files
+from progguide_jax.data import batches, cifar10_files, reading
 
 NUM_CLASSES = 10
 SIZES = {"train": 50_000, "test": 10_000}
@@ -17,7 +16,8 @@ _SHAPE = (32, 32, 3)
 _REMEDY = (
     "set config.data.dir to a folder with the official batches (cifar-10-batches-bin "
     "or cifar-10-batches-py, or their .tar.gz) or cifar10.npz, or let TFDS prepare it: "
-    "pip install 'progguide-jax[train]'"
+    "pip install 'progguide-jax[train]'; for your own images set config.data.name to "
+    "folder or npz"
 )
 _log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _checked(part: cifar10_files.Part) -> cifar10_files.Part:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != _SHAPE:
         raise ValueError(
             f"{where}: images are {images.dtype} {list(images.shape)}, expected uint8 "
-            "[N, 32, 32, 3]"
+            "[N, 32, 32, 3]: set config.data.name=npz if they are not CIFAR-10"
         )
     if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise ValueError(
@@ -129,13 +129,13 @@ def _tfds(data_dir: str, split: str) -> list[cifar10_files.Part]:
     try:
         total = builder.info.splits[split].num_examples
         examples = _tfds_examples(builder, split)
-        examples = tqdm.tqdm(examples, "CIFAR-10 from TFDS", total, False, delay=2)
+        examples = reading.progress(examples, "CIFAR-10 from TFDS", total)
         rows = [(e["id"], e["image"], e["label"]) for e in examples]
         ids, images, labels = (np.stack(column) for column in zip(*rows, strict=True))
     except Exception as error:  # array_record and tensorflow have their own kinds
         raise ValueError(
             f"{where}: cannot read the TFDS data set "
-            f"({cifar10_files.reason(error)}); if it is damaged, "
+            f"({reading.reason(error)}); if it is damaged, "
             "delete the folder and prepare it again"
         ) from error
     order = np.argsort(ids)  # train_00000, ...: TFDS stores them shuffled
@@ -170,7 +170,7 @@ def _prepare(builder, data_dir: str) -> None:
     except Exception as error:  # network, disk, checksum
         raise OSError(
             f"TFDS could not prepare CIFAR-10 in {where} "
-            f"({cifar10_files.reason(error)}): set config.data.dir to a folder "
+            f"({reading.reason(error)}): set config.data.dir to a folder "
             "with the official batches or cifar10.npz"
         ) from error
 

@@ -3,13 +3,16 @@
 import io
 import pickle
 import tarfile
-import zipfile
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
+
+from progguide_jax.data import reading
+
+_NPZ = "an npz with x_train, y_train, x_test, y_test"
 
 
 class Part(NamedTuple):
@@ -57,7 +60,7 @@ def read_tarball(path: epath.Path, layout: Layout, split: str) -> list[Part]:
                     members[member.name] = tar.extractfile(member).read()
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(
-            f"{path}: damaged archive ({reason(error)}): fetch it again"
+            f"{path}: damaged archive ({reading.reason(error)}): fetch it again"
         ) from error
     parts = []
     for name, data in members.items():
@@ -69,17 +72,11 @@ def read_tarball(path: epath.Path, layout: Layout, split: str) -> list[Part]:
 
 def read_npz(path: epath.Path, split: str) -> list[Part]:
     """Keras layout: x_train [N,32,32,3], y_train [N] or [N,1], x_test, y_test."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not an npz with x_train, y_train, x_test, y_test "
-            f"({reason(error)}): fetch it again"
-        ) from error
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    return [Part(str(path), images, labels)]
+    names = (f"x_{split}", f"y_{split}")
+    images, labels, there = reading.arrays(path, [names], _NPZ)
+    if images is None or labels is None:
+        raise ValueError(f"{path}: not {_NPZ}, it holds {', '.join(there)}")
+    return [Part(str(path), images, reading.column(labels))]
 
 
 def _parse_binary(data: bytes, where: str) -> Part:
@@ -108,7 +105,7 @@ def _parse_python(data: bytes, where: str) -> Part:
     except Exception as error:  # damaged pickles fail in any way
         raise ValueError(
             f"{where}: not an official python batch, a dict of data uint8 [n, 3072] "
-            f"and labels [n] ({reason(error)}): fetch it again"
+            f"and labels [n] ({reading.reason(error)}): fetch it again"
         ) from error
 
 
@@ -137,12 +134,6 @@ class _BatchUnpickler(pickle.Unpickler):
         if f"{module}.{name}" not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return self._ALLOWED[f"{module}.{name}"]
-
-
-def reason(error: Exception) -> str:
-    """The kind and first line of an error that another library raised."""
-    first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first[:200]}" if first else type(error).__name__
 
 
 LAYOUTS = (

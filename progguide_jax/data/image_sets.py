@@ -2,28 +2,25 @@
 
 import hashlib
 import io
-import re
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 from PIL import Image
 
-from progguide_jax.data import cifar10_files
+from progguide_jax.data import image_arrays, reading
 
 _FORMS = (
     "a samples.npz (images, labels), a .npz of the ADM suite (arr_0, arr_1) or a "
     "folder of PNGs"
 )
-# (images, labels) under their names in the two kinds of npz
-_NAMES = (("images", "labels"), ("arr_0", "arr_1"))
 _OTHER_SUFFIXES = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 class ImageSet(NamedTuple):
     """Images on the host; equal pixels and labels have equal digests."""
 
-    images: np.ndarray  # uint8 [N,H,W,3]
+    images: np.ndarray  # uint8 [N,H,W,3], or [N,H,W,1] if grey
     labels: np.ndarray | None  # int32 [N]
     digest: str  # of `digest`
 
@@ -31,11 +28,12 @@ class ImageSet(NamedTuple):
 def read(path: str) -> ImageSet:
     """The images at `path` (local or gs://), in one copy, with labels if it has them.
 
-    path: an npz with images uint8 [N,H,W,3] and perhaps labels [N], under our names or
-    those of the ADM suite; or a folder: its samples.npz if it has one, else its PNGs
-    and those of its sub-folders, 8 bits RGB, in natural order of their names (2 before
-    10). If every image is in a sub-folder, that is its class: the number if all names
-    are numbers, else the place in sorted order, as torchvision's ImageFolder has it.
+    path: an npz with images uint8 [N,H,W,3], or [N,H,W,1] if grey, and perhaps labels
+    [N], under our names or those of the ADM suite; or a folder: its samples.npz if it
+    has one, else its PNGs and those of its sub-folders, 8 bits RGB, in natural order of
+    their names (2 before 10). If every image is in a sub-folder, that is its class: the
+    number if all names are numbers, else the place in sorted order, as torchvision's
+    ImageFolder has it.
     FileNotFoundError, or ValueError naming the file that is at fault.
     """
     place = epath.Path(path).expanduser()
@@ -59,27 +57,17 @@ def digest(images: np.ndarray, labels: np.ndarray | None) -> str:
 
 
 def _read_npz(path: epath.Path) -> tuple[np.ndarray, np.ndarray | None]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = list(arrays.files)
-            known = [names for names in _NAMES if names[0] in found]
-            images, labels = (
-                arrays[name] if name in found else None
-                for name in (known or [("", "")])[0]
-            )
-    except Exception as error:  # damaged archives fail in any way
-        raise ValueError(
-            f"{path}: not {_FORMS} ({cifar10_files.reason(error)})"
-        ) from error
+    images, labels, found = reading.arrays(path, image_arrays.PAIRS, _FORMS)
     if images is None:
         raise ValueError(
             f"{path}: has neither images nor arr_0, it holds "
             f"{', '.join(found) or 'nothing'}: name the array of images so"
         )
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise ValueError(
             f"{path}: images are {images.dtype} {list(images.shape)}, expected uint8 "
-            "[N,H,W,3] with values 0 to 255: convert them before they are scored"
+            "[N,H,W,3], or [N,H,W,1] if grey, with values 0 to 255: convert them "
+            "before they are scored"
         )
     if not images.size:
         raise ValueError(f"{path}: holds no images: its shape is {list(images.shape)}")
@@ -124,8 +112,7 @@ def _read_folder(folder: epath.Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _list(folder: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:
     """(PNGs, folders) directly in a folder, without hidden ones."""
-    entries = [e for e in folder.iterdir() if not e.name.startswith(".")]
-    entries.sort(key=lambda entry: _natural(entry.name))
+    entries = reading.visible(folder)
     other = [e for e in entries if e.suffix.lower() in _OTHER_SUFFIXES]
     if other:
         raise ValueError(
@@ -136,16 +123,10 @@ def _list(folder: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:
     return pngs, [e for e in entries if e not in pngs and e.is_dir()]
 
 
-def _natural(name: str) -> tuple:
-    """Sorts numbers in names by value; the name itself orders 1 and 01."""
-    parts = re.split(r"([0-9]+)", name)
-    return [int(p) if i % 2 else p for i, p in enumerate(parts)], name
-
-
 def _classes(owners: list[str]) -> np.ndarray:
     """Sub-folder of each image -> labels int32 [N]."""
     names = sorted(set(owners))
-    if all(re.fullmatch("[0-9]{1,9}", name) for name in names):
+    if reading.are_numbers(names):
         return np.array([int(name) for name in owners], np.int32)
     label = {name: i for i, name in enumerate(names)}
     return np.array([label[name] for name in owners], np.int32)
@@ -160,8 +141,7 @@ def _read_png(path: epath.Path) -> np.ndarray:
             pixels = np.asarray(file)
     except Exception as error:  # damaged files fail in any way
         raise ValueError(
-            f"{path}: not a PNG, or damaged ({cifar10_files.reason(error)}): write it "
-            "again"
+            f"{path}: not a PNG, or damaged ({reading.reason(error)}): write it again"
         ) from error
     if mode != "RGB" or depth != 8:
         raise ValueError(

@@ -32,6 +32,7 @@ def probe(config, workdir: str) -> None:
     validation.validate(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.probe.batch_size, mesh, "probe.batch_size")
+    config = build.identified(config, workdir)
     params, origin = build.load_ema(config, workdir, mesh)
     path = epath.Path(curve_path(workdir)).with_suffix(".json")
     made_by = _provenance(config, origin)

@@ -79,7 +79,8 @@ def generate(config, workdir: str, run: Run | None = None) -> epath.Path:
     function of (sample.seed, seeds[i]) and the config, not of the batch size or of the
     devices); N is sample.num_images, or more if more were made before. Finished parts
     are kept, so the same command goes on where it stopped. With sample.trace also
-    trace.{json,npz,png}, of the first images, as many of them as one batch holds.
+    trace.{json,npz,png}, of the first images, as many of them as one batch holds; with
+    sample.export_adm also adm.npz, the same images as `export_adm` says.
     """
     validation.validate(config)
     run = run or load(config, workdir)
@@ -100,15 +101,27 @@ def generate(config, workdir: str, run: Run | None = None) -> epath.Path:
         "config": config_lib.to_dict(config),
         "versions": config_lib.versions(),
     }
-    if parts.collect(path, made, sample.num_images, sample.batch_size, make, about):
-        if jax.process_index() == 0:
-            arrays = files.load_npz(folder / "samples.npz")
-            writers.save_png(folder / "grid.png", pictures.grid(arrays))
-    else:
+    size, first = sample.batch_size, jax.process_index() == 0
+    missing = parts.collect(path, made, sample.num_images, size, make, about)
+    if missing and first:
+        arrays = files.load_npz(folder / "samples.npz")
+        writers.save_png(folder / "grid.png", pictures.grid(arrays))
+    elif not missing:
         logging.info("already there: %s", folder / "samples.npz")
+    # an adm.npz of fewer images is not left behind
+    if first and (sample.export_adm or missing and (folder / "adm.npz").exists()):
+        export_adm(folder)
     if sample.trace:
         write_trace(config, folder, run, spec, made)
     return folder
+
+
+def export_adm(folder: epath.Path) -> None:
+    """adm.npz beside samples.npz, as the ADM suite has samples: arr_0 uint8 [N,H,W,3],
+    arr_1 the labels int32 [N]. Grey images become RGB."""
+    arrays = files.load_npz(folder / "samples.npz")
+    images = np.broadcast_to(arrays["images"], (*arrays["images"].shape[:3], 3))
+    files.save_npz(folder / "adm.npz", arr_0=images, arr_1=arrays["labels"])
 
 
 def write_trace(config, folder, run: Run, spec, made: dict[str, Any]) -> None:

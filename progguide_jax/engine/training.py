@@ -28,6 +28,7 @@ def train(config, workdir: str) -> None:
     validation.validate(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.train.batch_size, mesh, "train.batch_size")
+    config = build.identified(config, workdir)
     config_lib.check_resume(workdir, config)
     if jax.process_count() > 1:
         checkpoints.check_shared(workdir)

@@ -47,6 +47,7 @@ _ENDS = ("min", "max")
 _CHURN = {"churn": 0.0, "churn_min": 0.0, "churn_max": math.inf, "churn_noise": 1.0}
 # What a config without these keys did.
 _ADDED: dict[str, Any] = {
+    "data.digest": "",
     "noise.zero_terminal_snr": False,
     "train.predicts": "eps",
     "train.loss_weight": "uniform",
@@ -66,6 +67,7 @@ _ADDED: dict[str, Any] = {
     "guidance.dynamic_threshold.quantile": 0.995,
     "guidance.dynamic_threshold.bound": 1.0,
     "sample.trace": False,
+    "sample.export_adm": False,
     **{f"sample.{s}.{k}": v for s in ("euler", "heun") for k, v in _CHURN.items()},
     "sample.heun.stage_omega": "stage",
     "sample.dpmpp_2m.stochastic": False,

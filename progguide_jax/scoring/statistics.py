@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from progguide_jax import data
 from progguide_jax.engine import results
 from progguide_jax.metrics import frechet, suite
 from progguide_jax.runtime import config as config_lib
@@ -39,6 +40,7 @@ def refer(config, workdir: str) -> None:
     """
     validation.validate(config)
     eval_checks.check_eval(config)
+    config = build.identified(config, workdir)
     _find_or_make(config, workdir, load_extractor(config))
 
 
@@ -56,6 +58,7 @@ def find(config, workdir: str, extractor: extraction.Extractor) -> RealImages:
     if it is of another extractor, split or dimension.
     """
     path = config.eval.reference
+    config = build.identified(config, workdir)
     if path:
         arrays = _load(path)
     else:
@@ -68,6 +71,7 @@ def find(config, workdir: str, extractor: extraction.Extractor) -> RealImages:
 
 def made_path(config, workdir: str, extractor: extraction.Extractor) -> epath.Path:
     """Where `refer` writes: its main settings, and a digest of all."""
+    config = build.identified(config, workdir)
     digest = digests.json_digest(_settings(config, extractor))[:6]
     name = f"{config.data.name}_{config.eval.split}_{extractor.name}_{digest}.npz"
     return epath.Path(workdir) / "references" / name
@@ -153,6 +157,12 @@ def _check_fit(config, reference, extractor, path) -> None:
             ("data", config.data.name, about["data"]["name"], "data.name"),
             ("split", config.eval.split, about["split"], "eval.split"),
             (
+                "images",
+                _data_about(config).get("digest"),
+                about["data"].get("digest"),
+                "data.dir",
+            ),
+            (
                 "weights",
                 extractor.origin["weights"],
                 about["features"]["weights"],
@@ -183,12 +193,20 @@ def _settings(config, extractor) -> dict:
         {
             "features": extractor.origin,
             "split": config.eval.split,
-            "data": build.data_about(config),
+            "data": _data_about(config),
             "kept": config.eval.reference_features,
             "seed": config.eval.seed,
             "per_class": config.eval.per_class,
         }
     )
+
+
+def _data_about(config) -> dict:
+    """`build.data_about`, with the digest of the split that is the reference."""
+    about, split = build.data_about(config), config.eval.split
+    if "digest" in about and split != "train":
+        about["digest"] = data.identify(config.data.name, config.data.dir, split)
+    return about
 
 
 def _find_or_make(config, workdir: str, extractor) -> results.Result:

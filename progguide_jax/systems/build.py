@@ -46,10 +46,26 @@ def load_data(config, split: str = "train") -> data.Dataset:
     return data.load(**settings, split=split)
 
 
+def identified(config, workdir: str):
+    """config with data.digest, where data of its kind have one: that of the images that
+    workdir was trained on, or else of those at data.dir."""
+    name = config.data.name
+    if config.data.digest or not data.FILES.get(name):
+        return config
+    config = config.copy_and_resolve_references()
+    path = epath.Path(workdir) / "config.json"
+    known = config_lib.load(path).data if path.exists() else config.data
+    digest = known.digest if known.name == name else ""
+    config.data.digest = digest or data.identify(name, config.data.dir)
+    return config
+
+
 def data_about(config) -> dict:
-    """What config.data says of the images, wherever they lie, as a config has it."""
+    """What config.data says of the images, wherever they lie, as a config has it; the
+    images of data that have a digest are as many as it stands for."""
     about = entries.common(config, "data")
     del about["flip"], about["dir"]
+    del about["num_examples" if data.FILES.get(config.data.name) else "digest"]
     own = entries.settings(config, "data.name")
     return about | ({config.data.name: own} if own else {})
 
@@ -182,7 +198,7 @@ def load_ema(config, workdir: str, mesh) -> tuple[dict, dict]:
             f"no checkpoint in {directory}: run train.py first, with the same --config "
             "and --workdir"
         )
-    _check_trained_with(config, workdir)
+    _check_trained_with(identified(config, workdir), workdir)
     abstract = jax.eval_shape(functools.partial(create, config, network(config)))
     repl = sharding.replicated(mesh)
     abstract = jax.tree.map(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from progguide_jax import data
 from progguide_jax.systems import entries, key_checks, specs
 
 
@@ -49,7 +50,7 @@ def idle(config) -> list[str]:
             unread.append("sample.heun.stage_omega")
         why = "the static schedule is constant"
         lines += [f"{key} does nothing: {why}" for key in unread]
-    if config.data.dir and config.data.name != "cifar10":
+    if config.data.dir and config.data.name not in data.FILES:
         lines.append(f"data.dir is not read: {config.data.name} is generated")
     if config.noise.zero_terminal_snr and specs.grid(config).alpha[0] > 0:
         lines.append(

@@ -16,6 +16,7 @@ def load(config, workdir: str, mesh) -> System:
     origin: what an image depends on by the model: the checkpoint's step and digest,
     the network and its settings, the noise schedule, the data's shape and classes.
     """
+    config = build.identified(config, workdir)
     params, checkpoint = build.load_ema(config, workdir, mesh)
     return of(config, params, checkpoint)
 

@@ -62,6 +62,11 @@ def test_our_samples_and_those_of_the_adm_suite(tmp_path, images, write, dtype):
     check(image_sets.read(str(tmp_path / "bare.npz")), images, None)
 
 
+def test_grey_samples(tmp_path, images):
+    np.savez(tmp_path / "a.npz", images=images[..., :1])
+    check(image_sets.read(str(tmp_path / "a.npz")), images[..., :1], None)
+
+
 def test_a_samples_folder_is_its_npz_and_not_its_grid(tmp_path, images):
     np.savez(tmp_path / "samples.npz", images=images, labels=np.arange(12))
     save(tmp_path / "grid.png", images[0])
@@ -138,7 +143,7 @@ def test_labels_and_shape_are_part_of_the_digest(images):
         ({"images": np.zeros((3, 4, 4, 3), np.int64)}, "int64 [3, 4, 4, 3]"),
         ({"images": np.zeros((3, 3, 4, 4), np.uint8)}, "uint8 [3, 3, 4, 4]"),
         ({"images": np.zeros((3, 4, 4), np.uint8)}, "uint8 [3, 4, 4]"),
-        ({"images": np.zeros((3, 4, 4, 1), np.uint8)}, "uint8 [3, 4, 4, 1]"),
+        ({"images": np.zeros((3, 4, 4, 2), np.uint8)}, "uint8 [3, 4, 4, 2]"),
         ({"images": np.zeros((3, 4, 4, 4), np.uint8)}, "uint8 [3, 4, 4, 4]"),
         ({"images": np.zeros((0, 4, 4, 3), np.uint8)}, "no images"),
         ({"labels": np.zeros(2, np.int32)}, "labels are int32 [2]"),

@@ -136,6 +136,17 @@ def test_eps_of_any_network_is_that_of_its_raw_answer(tiny, predicts):
         np.testing.assert_allclose(eps, exact, rtol=1e-3)
 
 
+def test_what_is_said_of_data_finds_earlier_results_again(tiny):
+    """Of data without a digest, the keys that every record of theirs has."""
+    assert build.data_about(tiny) == {
+        "name": "synthetic",
+        "image_size": 8,
+        "channels": 3,
+        "num_classes": 3,
+        "num_examples": 96,
+    }
+
+
 def test_averaged_weights_come_back_with_their_origin(trained, tiny):
     params, origin = build.load_ema(tiny, trained, sharding.mesh())
     assert origin["step"] == 6 and len(origin["digest"]) == 16
