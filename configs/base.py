@@ -194,7 +194,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.experiment.two_gaussians.num_paths = 24  # so many are kept whole, to be drawn
     c.experiment.sweep = section()
     c.experiment.sweep.num_steps = ()  # x these; () = sample.num_steps
-    c.experiment.sweep.intervals = ()  # (t_min, t_max) of neg_perturb, a cell each
+    # so many equal windows of 0 ... T-1, a cell each whose weight is 0 there
+    c.experiment.sweep.num_intervals = 0
+    c.experiment.sweep.intervals = ()  # these (t_min, t_max) instead
     c.experiment.sweep.axes = ("is", "fd")  # scores of the trade-off plot
     c.experiment.sweep.paper = ()  # (cell, score, number printed in the paper)
     c.experiment.calibration = section()

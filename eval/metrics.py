@@ -12,9 +12,20 @@ python -m eval.metrics --config=configs/cifar10.py:cpu --workdir=runs/cifar10 \\
     --config.eval.samples=gn_w1
 """
 
+from etils import epath
+
 from progguide_jax.runtime import command_line
 from progguide_jax.scoring import evaluation
 from progguide_jax.systems import validation
 
+
+def has_a_path(config) -> bool:
+    """Whether eval.samples is a path, and no folder of the workdir."""
+    path = config.eval.samples
+    return "/" in path or epath.Path(path or "/no").expanduser().exists()
+
+
 if __name__ == "__main__":
-    command_line.run(evaluation.evaluate, check=validation.check_command)
+    command_line.run(
+        evaluation.evaluate, new_workdir=has_a_path, check=validation.check_command
+    )

@@ -2,12 +2,13 @@
 
 python -m eval.reproduce --config=configs/paper/fig2.py --workdir=runs/fig2
 
-Trains and probes first if the workdir has not been. What is finished is found again:
-the same command goes on where it stopped, and in the end only redraws.
+Trains first if the workdir has not been, and probes if a schedule needs it. What is
+finished is found again: the same command goes on where it stopped, and in the end only
+redraws.
 """
 
 from progguide_jax.experiments import reproduce
 from progguide_jax.runtime import command_line
 
 if __name__ == "__main__":
-    command_line.run(reproduce.reproduce)
+    command_line.run(reproduce.reproduce, check=reproduce.check)

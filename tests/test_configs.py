@@ -152,6 +152,26 @@ def test_figure_7b_zeroes_each_tenth_step_of_the_grid_once():
     np.testing.assert_array_equal(zeros, 1)
 
 
+@pytest.mark.parametrize(
+    "variant, num_timesteps, count, width",
+    [("", 1000, 20, 50), ("cpu", 1000, 10, 100), ("smoke", 100, 5, 20),
+     ("", 200, 20, 10), ("smoke", 50, 5, 10)],
+)  # fmt: skip
+def test_the_windows_of_figure_7b_follow_the_timesteps(
+    variant, num_timesteps, count, width
+):
+    c = load("paper/fig7b", variant)
+    c.noise.num_timesteps = num_timesteps
+    reproduce.check(c, ["noise.num_timesteps"])
+    first, *rest = sweep.cells(c)
+    assert first.interval is None and len(rest) == count
+    for k, cell in enumerate(rest):
+        window = (k * width, (k + 1) * width - 1)
+        zeroed = cell.config.guidance.neg_perturb
+        assert cell.interval == (zeroed.t_min, zeroed.t_max) == window
+        assert cell.name.endswith(f"_t{window[0]}-{window[1]}")
+
+
 def test_scale_zero_comes_once_in_a_sweep():
     c = load("paper/table2", "cpu")
     names = [cell.name for cell in sweep.cells(c)]

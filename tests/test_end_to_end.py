@@ -16,6 +16,9 @@ import sys
 import numpy as np
 import pytest
 
+from configs.paper import fig2
+from progguide_jax.runtime import config as config_lib
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CIFAR = "--config=configs/cifar10.py:smoke"
 
@@ -212,6 +215,50 @@ def test_a_score_that_cannot_be_had_is_one_line(workdir, run_here, arguments, wo
     assert code == 1
     assert errors[-1].startswith("error: ") and words in errors[-1], errors
     assert not any("Traceback" in line for line in errors)
+
+
+@pytest.fixture
+def figure(tmp_path):
+    """A workdir with the config of a trained figure 2."""
+    config_lib.write_provenance(str(tmp_path / "f2"), fig2.get_config("smoke"))
+    return tmp_path / "f2"
+
+
+@pytest.mark.parametrize(
+    "command, arguments, words",
+    [
+        (["sample.py"], ["guidance.apg.eta=1", "sample.ddpm.variance=large"],
+         "guidance.apg.eta is set and guidance.rule is 'cfg'"),
+        (["sample.py"], ["sample.ddpm.variance=large"], "set sample.solver=ddpm"),
+        (["probe.py"], ["guidance.apg.eta=1"], "set guidance.rule=apg"),
+        (["probe.py"], ["probe.num_examples=9"], "or probe.timesteps=uniform"),
+        (["train.py"], ["guidance.gn.curve=c.npz"], "set guidance.schedule=gn"),
+        (["-m", "eval.metrics"], ["sample.euler.churn=2"], "set sample.solver=euler"),
+        (["-m", "eval.reproduce"], ["guidance.scale=9"], "from experiment.scales"),
+        (["-m", "eval.reproduce"], ["guidance.references=autoguidance",
+         "guidance.autoguidance.step=20"], "has null only"),
+    ],
+)  # fmt: skip
+def test_a_key_that_does_nothing_is_refused_by_every_command(
+    figure, run_here, command, arguments, words
+):
+    """Also where the workdir is that of an experiment."""
+    arguments = [f"--config.{argument}" for argument in arguments]
+    code, _, errors = run_here(*command, f"--workdir={figure}", *arguments)
+    assert code == 1 and errors[-1].startswith("error: ") and words in errors[-1]
+    assert {path.name for path in figure.iterdir()} <= {
+        "config.json", "env.json", "error.log",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", ([], ["--config.eval.samples=gn_w1"]))
+def test_scores_of_a_mistyped_workdir_do_not_make_it(tmp_path, run_here, arguments):
+    typo = tmp_path / "typo"
+    code, _, errors = run_here(*EVAL, f"--workdir={typo}", *arguments)
+    assert code == 2 and "does not exist" in errors[-1] and not typo.exists()
+    samples = f"--config.eval.samples={tmp_path / 'none.npz'}"
+    code, _, errors = run_here(*EVAL, f"--workdir={typo}", samples)
+    assert code == 1 and "none.npz" in errors[-1]  # samples need no workdir of ours
 
 
 @pytest.mark.slow

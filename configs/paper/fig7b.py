@@ -17,11 +17,5 @@ def get_config(arg: str = ""):
     scale, count = {"": (0.15, 20), "cpu": (1.0, 10), "smoke": (2.0, 5)}[arg]
     c.experiment.schedules = ("static",)
     c.experiment.scales = (scale,)
-    c.experiment.sweep.intervals = intervals(c.noise.num_timesteps, count)
+    c.experiment.sweep.num_intervals = count
     return c
-
-
-def intervals(num_timesteps: int, count: int):
-    """(t_min, t_max), both inclusive, that share the timesteps equally."""
-    width = num_timesteps // count
-    return tuple((i * width, (i + 1) * width - 1) for i in range(count))

@@ -30,6 +30,7 @@ def probe(config, workdir: str) -> None:
     saved on the way: the same command goes on where it stopped.
     """
     validation.validate(config)
+    validation.check_examples(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.probe.batch_size, mesh, "probe.batch_size")
     config = build.identified(config, workdir)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from progguide_jax.experiments.calibration import report as calibration_report
 from progguide_jax.experiments.calibration import run as calibration
+from progguide_jax.experiments.cells import Cell
 from progguide_jax.experiments.sweep import report as sweep_report
 from progguide_jax.experiments.sweep import run as sweep
 from progguide_jax.experiments.two_gaussians import report as two_gaussians_report
@@ -12,12 +13,18 @@ from progguide_jax.experiments.two_gaussians import run as two_gaussians
 
 
 class Experiment(NamedTuple):
-    """check(config) raises ValueError before any work; prepare(config, workdir) looks
-    for files from outside, and run(config, workdir, prepared) makes what is missing of
-    the results; report(config, workdir, results) writes the page and gives its path.
-    defaults: of the experiment's section of the config."""
+    """cells(config): what is sampled; check(config) raises ValueError before any work;
+    unread(config): {key or section that the experiment does not read: the key that
+    stands instead, or ""}; needs_curve(config): whether the workdir must be probed.
+    prepare(config, workdir) looks for files from outside, and run(config, workdir,
+    prepared) makes what is missing of the results; report(config, workdir, results)
+    writes the page and gives its path. defaults: of the experiment's section of the
+    config."""
 
+    cells: Callable[[Any], list[Cell]]
     check: Callable[[Any], None]
+    unread: Callable[[Any], Mapping[str, str]]
+    needs_curve: Callable[[Any], bool]
     prepare: Callable[[Any, str], Any]
     run: Callable[[Any, str, Any], Any]
     report: Callable[[Any, str, Any], str]
@@ -26,8 +33,8 @@ class Experiment(NamedTuple):
 
 
 def _entry(run, report, needs_training: bool = True) -> Experiment:
-    made = run.check, run.prepare, run.run, report.report, run.DEFAULTS
-    return Experiment(*made, needs_training)
+    made = run.cells, run.check, run.unread, run.needs_curve, run.prepare, run.run
+    return Experiment(*made, report.report, run.DEFAULTS, needs_training)
 
 
 EXPERIMENTS = {

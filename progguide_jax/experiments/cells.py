@@ -12,12 +12,14 @@ from progguide_jax.runtime import config as config_lib
 
 class Cell(NamedTuple):
     """interval: (t_min, t_max) of one that has no guidance there; variant: what a cell
-    of experiment.cells sets besides schedule, scale and steps, else None."""
+    of experiment.cells sets besides schedule, scale and steps, else None; sets: all
+    keys that such a cell sets."""
 
     name: str
     config: ml_collections.ConfigDict
     interval: tuple[int, int] | None = None
     variant: str | None = None
+    sets: tuple[str, ...] = ()
 
 
 def product(
@@ -79,7 +81,8 @@ def given(config: ml_collections.ConfigDict) -> list[Cell]:
         if "sample.num_steps" in varies:
             parts.append(f"s{cell.sample.num_steps}")
         variant = ", ".join(f"{k}={_short(v)}" for k, v in more.items())
-        result.append(Cell("_".join(parts), cell, variant=variant))
+        name, own = "_".join(parts), tuple(keys)
+        result.append(Cell(name, cell, variant=variant, sets=own))
     return result
 
 

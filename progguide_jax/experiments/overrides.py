@@ -75,4 +75,6 @@ def _read(text: str, before: Any) -> Any:
         return {"true": True, "false": False}.get(text.lower(), text)
     if isinstance(before, float):
         return float(text)
+    if isinstance(before, tuple):
+        return config_lib.as_tuple(text, before)
     return ast.literal_eval(text)

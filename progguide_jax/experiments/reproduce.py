@@ -1,9 +1,12 @@
 """An experiment from nothing to its report: train, probe, run, report."""
 
+from collections.abc import Sequence
+
 from progguide_jax import experiments, registry
 from progguide_jax.engine import probing, training
 from progguide_jax.experiments import settings
 from progguide_jax.runtime import sharding
+from progguide_jax.systems import entries, validation
 
 
 def reproduce(config, workdir: str) -> None:
@@ -15,14 +18,17 @@ def reproduce(config, workdir: str) -> None:
         for section in ("train", "probe"):
             size = config[section].batch_size
             sharding.check_batch(size, mesh, f"{section}.batch_size")
-        training.train(config, workdir)
-        probing.probe(config, workdir)
+        shared = settings.shared(config, experiment.cells(config))
+        training.train(shared, workdir)
+        if experiment.needs_curve(config):
+            probing.probe(shared, workdir)
     results = experiment.run(config, workdir, prepared)
     print(f"report: {experiment.report(config, workdir, results)}")
 
 
-def check(config) -> experiments.Experiment:
-    """The experiment of config.experiment.name; ValueError if it cannot be run."""
+def check(config, given: Sequence[str] = ()) -> experiments.Experiment:
+    """The experiment of config.experiment.name; ValueError if it cannot be run, or does
+    not read one of `given`, the keys that were typed."""
     name, known = config.experiment.name, experiments.EXPERIMENTS
     if not name:
         raise ValueError(
@@ -31,5 +37,9 @@ def check(config) -> experiments.Experiment:
         )
     registry.check("experiment.name", name, known)
     settings.check_unused(config, {k: dict(e.defaults) for k, e in known.items()})
+    entries.reset(config, given)
     known[name].check(config)
+    settings.check_given(config, given, known[name].unread(config))
+    if known[name].needs_curve(config):
+        validation.check_examples(config)
     return known[name]

@@ -1,38 +1,84 @@
 """Whether config.experiment makes sense: what its experiments share."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from progguide_jax import registry
 from progguide_jax.experiments import cells as cells_lib
-from progguide_jax.guidance import schedules
+from progguide_jax.guidance import rules, schedules
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.systems import key_checks, validation
+from progguide_jax.systems import entries, key_checks, validation
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """ValueError, in one line, at a bad folder or at cells that cannot be."""
-    validation.validate(config)
+    """ValueError, in one line, at a bad folder, schedule or scale."""
     experiment = config.experiment
     key_checks.check_folder("experiment.folder", experiment.folder)
     if not experiment.folder:
         raise ValueError("experiment.folder is empty: name a folder for the results")
     for name in experiment.schedules:
         registry.check("experiment.schedules", name, schedules.names())
-        for scale in experiment.scales:
-            key_checks.check_scale("experiment.scales", scale, name)
+    for scale in experiment.scales:
+        if not isinstance(scale, int | float):
+            raise ValueError(f"experiment.scales holds {scale!r}: use numbers")
 
 
-def check_cells(cells: Sequence[cells_lib.Cell]) -> None:
-    """ValueError at a cell that cannot be sampled, at a setting that acts in none, and
-    at two cells of one name."""
+def check_cells(
+    config: ml_collections.ConfigDict, cells: Sequence[cells_lib.Cell]
+) -> None:
+    """ValueError at what they all share, at a cell that cannot be sampled, at a setting
+    that acts in none, or not in the cell that sets it, and at two cells of one name."""
+    validation.validate(shared(config, cells))
     for cell in cells:
-        validation.validate(cell.config)
+        try:
+            validation.validate(cell.config)
+            validation.check_unused([cell.config], cell.sets)
+        except ValueError as error:
+            keys = "cells" if cell.sets else "schedules and experiment.scales"
+            raise ValueError(f"experiment.{keys}, cell {cell.name}: {error}") from error
     validation.check_unused([cell.config for cell in cells])
     cells_lib.check_names(cells)
+
+
+def shared(
+    config: ml_collections.ConfigDict, cells: Sequence[cells_lib.Cell]
+) -> ml_collections.ConfigDict:
+    """What is trained and probed: config, with the guidance scale of the first cell
+    where the rule does not take config's own, which is then that of no cell."""
+    rule = registry.check("guidance.rule", config.guidance.rule, rules.RULES)
+    lowest, highest = rules.RULES[rule].scales
+    if not cells or lowest <= config.guidance.scale <= highest:
+        return config
+    config = config.copy_and_resolve_references()
+    config.guidance.scale = cells[0].config.guidance.scale
+    return config
+
+
+def needs_curve(cells: Iterable[cells_lib.Cell]) -> bool:
+    """Whether the schedule of a cell reads the curve of the workdir."""
+    chosen = [entries.settings(cell.config, "guidance.schedule") for cell in cells]
+    return any(not settings["curve"] for settings in chosen if "curve" in settings)
+
+
+def check_given(
+    config: ml_collections.ConfigDict, given: Iterable[str], unread: Mapping[str, str]
+) -> None:
+    """ValueError at a key of `given`, those that were typed, that does nothing.
+
+    unread: {key, or section: the key that stands instead, "" if none does}.
+    """
+    name = config.experiment.name
+    for key in given:
+        for prefix, instead in unread.items():
+            if f"{key}.".startswith(f"{prefix}."):
+                raise ValueError(
+                    f"experiment {name!r} takes {key} from {instead}: set that"
+                    if instead
+                    else f"experiment {name!r} does not read {key}: leave it out"
+                )
 
 
 def check_grid(config: ml_collections.ConfigDict) -> None:

@@ -37,24 +37,27 @@ _USAGE = """usage: {program} --config=FILE.py[:VARIANT] --workdir=DIR [--config.
 def run(
     main: Callable[[Any, str], None],
     argv: Sequence[str] | None = None,
-    new_workdir: bool = True,
-    check: Callable[[Any], None] = lambda config: None,
+    new_workdir: bool | Callable[[Any], bool] = True,
+    check: Callable[[Any, Sequence[str]], Any] = lambda config, given: None,
 ) -> None:
-    """check(config), then main(config, workdir), for the command line argv, default
-    sys.argv.
+    """check(config, given), then main(config, workdir), for the command line argv,
+    default sys.argv; given: the keys that it overrides.
 
     config is the locked ConfigDict of --config, or of the workdir's config.json, with
     the overrides; workdir exists and can be written. new_workdir: whether main may
-    begin with a workdir that does not exist. Raises SystemExit unless main returns.
+    begin with a workdir that does not exist, or a function of config that says so.
+    Raises SystemExit unless main returns.
     """
     argv = list(sys.argv if argv is None else argv)
     _log_to_stderr()
-    config, workdir = _parse(argv)
+    config, workdir, given = _parse(argv)
+    if callable(new_workdir):
+        new_workdir = new_workdir(config)
     if not new_workdir and not epath.Path(workdir).exists():
         _fail(f"--workdir {workdir} does not exist: train first, or mend the name", 2)
     try:
         _check_writable(workdir)
-        check(config)
+        check(config, given)
         _set_up_devices(config)
         if config.distributed and jax.process_index() != 0:
             logging.getLogger().setLevel(logging.WARNING)
@@ -69,8 +72,9 @@ def run(
         _fail(error, 1)
 
 
-def _parse(argv: list[str]) -> tuple[Any, str]:
-    """(config, workdir); ends the process at --help, --print_config and errors."""
+def _parse(argv: list[str]) -> tuple[Any, str, list[str]]:
+    """(config, workdir, the keys of the overrides); ends the process at --help,
+    --print_config and errors."""
     if {"--help", "-h", "-help"} & set(argv):
         print(_USAGE.format(program=argv[0]))
         sys.exit(0)
@@ -80,7 +84,10 @@ def _parse(argv: list[str]) -> tuple[Any, str]:
         flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
         flags.DEFINE_bool("print_config", False, "print every key", flag_values=values)
         config = _config(recipe, _taken(argv, "workdir")[0])
-        _check_keys(argv, config_lib.flat(config.to_dict()))
+        known = config_lib.flat(config.to_dict())
+        given = [key for key in map(_key, argv) if key]
+        _check_keys(given, known)
+        argv = _with_tuples(argv, known)
         config_flags.DEFINE_config_dict(
             "config", config, flag_values=values, sys_argv=argv
         )
@@ -95,7 +102,7 @@ def _parse(argv: list[str]) -> tuple[Any, str]:
             raise ValueError("--workdir=DIR is missing: the folder of this run")
     except Exception as error:  # a config file may raise anything
         _fail(error, 2)
-    return values.config, values.workdir
+    return values.config, values.workdir, given
 
 
 def _taken(argv: list[str], flag: str) -> tuple[str | None, list[str]]:
@@ -126,11 +133,34 @@ def _config(recipe: str | None, workdir: str | None) -> Any:
     raise ValueError(f"--config=FILE.py is missing{without}: see configs/")
 
 
-def _check_keys(argv: list[str], known: dict[str, Any]) -> None:
+def _key(argument: str) -> str:
+    """KEY of --config.KEY or --noconfig.KEY, with a value or without; else ""."""
+    prefix, _, key = argument.partition("=")[0].partition(".")
+    known = [f"{dashes}{no}config" for dashes in ("-", "--") for no in ("", "no")]
+    return key if prefix in known else ""
+
+
+def _with_tuples(argv: list[str], known: dict[str, Any]) -> list[str]:
+    """argv with the values of keys that hold tuples as Python writes them; a key that
+    comes several times has them all."""
+    rest, tuples, words = [], {}, iter(argv)
+    for word in words:
+        key = _key(word)
+        if isinstance(known.get(key), tuple):
+            _, equals, text = word.partition("=")
+            text = text if equals else next(words, "")
+            value = config_lib.as_tuple(text, known[key])
+            tuples[key] = tuples.get(key, ()) + value
+        else:
+            rest.append(word)
+    rest[1:1] = [f"--config.{key}={value!r}" for key, value in tuples.items()]
+    return rest
+
+
+def _check_keys(given: list[str], known: dict[str, Any]) -> None:
     """ValueError at the first override of a key that the config lacks."""
-    for argument in argv:
-        prefix, dot, key = argument.split("=")[0].partition(".")
-        if prefix.lstrip("-") not in ("config", "noconfig") or not dot or key in known:
+    for key in given:
+        if key in known:
             continue
         inside = [k for k in known if k.startswith(f"{key}.")]
         if inside and not upgrades.renamed(key):

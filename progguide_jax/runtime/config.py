@@ -1,5 +1,6 @@
 """What a run was asked for (ml_collections): written down, compared."""
 
+import ast
 import difflib
 import hashlib
 import importlib.metadata
@@ -50,6 +51,31 @@ def _typed(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(map(_typed, value))
     return config_dict.placeholder(object) if value is None else value
+
+
+def as_tuple(text: str, before: tuple) -> tuple:
+    """The tuple that text holds: as Python writes it, or words between commas. Its
+    elements are numbers or words as those of `before` are; one alone is a tuple of it.
+    """
+    kind = type(before[0]) if before else None
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        words = [text]  # a cell, "KEY=VALUE KEY=VALUE", may have commas of its own
+        if kind in (str, int, float) and "=" not in text:
+            words = text.strip("()[] ").split(",")
+        value = [word.strip() for word in words if word.strip()]
+    value = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return tuple(_element(v, kind) for v in value) if kind in (int, float) else value
+
+
+def _element(value: Any, kind: type) -> Any:
+    """A number of that kind, if value is one; else value, which the checks refuse."""
+    try:
+        number = kind(value)
+    except (ValueError, TypeError):
+        return value
+    return number if isinstance(value, str) or number == value else value
 
 
 def load(path: epath.PathLike) -> ml_collections.ConfigDict:

@@ -74,6 +74,7 @@ _ADDED: dict[str, Any] = {
     "sample.karras.rho": 7.0,
     **{f"sample.{g}.sigma_{e}": None for g in ("karras", "log_snr") for e in _ENDS},
     "experiment.cells": [],
+    "experiment.sweep.num_intervals": 0,
 }
 
 

@@ -81,19 +81,40 @@ def unused(
             continue
         used = {_SECTIONS.get(n, n) for c in configs for n in chosen(c, key)}
         for name in TABLES[key]:
-            if name in used or name in _SECTIONS or name not in configs[0][section]:
+            if name in used or name in _SECTIONS:
                 continue
-            known = defaults(key, name)
             for config in configs:
-                for setting, value in settings(config, key, name).items():
-                    if _is_set(value, setting, known):
-                        lines.append(_line(config, key, name, setting))
+                for setting in _changed(config, key, name):
+                    lines.append(_line(config, key, name, setting))
     return list(dict.fromkeys(lines))
 
 
-def _is_set(value: Any, setting: str, known: dict[str, Any]) -> bool:
-    # what is no parameter, such as the file of a table, is empty where it is not set
-    return value != known[setting] if setting in known else bool(value)
+def reset(config: ml_collections.ConfigDict, given: Sequence[str]) -> None:
+    """Give settings their defaults back where `given`, the keys that were typed, names
+    another entry than the recipe did: what the recipe said of that one is not meant."""
+    for key in TABLES:
+        if key not in given:
+            continue
+        section = key.split(".")[0]
+        used = {_SECTIONS.get(name, name) for name in chosen(config, key)}
+        for name in TABLES[key]:
+            if name in used or name in _SECTIONS:
+                continue
+            for setting, default in _changed(config, key, name).items():
+                if f"{section}.{name}.{setting}" not in given:
+                    config[section][name][setting] = default
+
+
+def _changed(config, key: str, name: str) -> dict[str, Any]:
+    """{setting: default} of those of an entry that are not their default."""
+    known, found = defaults(key, name), {}
+    for setting, value in settings(config, key, name).items():
+        # what is no parameter, such as the file of a table, is empty where it is not
+        # set: a number with a point may be left out, so it is None
+        empty = None if isinstance(value, float) else type(value)()
+        if value != known.get(setting, empty) and (value or setting in known):
+            found[setting] = known.get(setting, empty)
+    return found
 
 
 def _line(config, key: str, name: str, setting: str) -> str:

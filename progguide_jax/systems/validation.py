@@ -6,7 +6,7 @@ The checks of config.eval and config.experiment stand with what reads those.
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ml_collections
@@ -126,34 +126,64 @@ def validate(config: ml_collections.ConfigDict) -> None:
         ) from None
 
 
-def check_unused(configs: Sequence[ml_collections.ConfigDict]) -> None:
+def check_unused(
+    configs: Sequence[ml_collections.ConfigDict], keys: Iterable[str] | None = None
+) -> None:
     """ValueError at a setting of guidance or sampling that acts in none of the configs:
-    those of all cells of an experiment, or the one of a command. Warn, in one line
-    each, where nothing else can have been meant.
+    those of all cells of an experiment, or the one of a command or a cell. Warn, in one
+    line each, where nothing else can have been meant. keys: look at these only.
     """
-    for line in entries.unused(configs, ("guidance", "sample")):
+
+    def first_words(lines):
+        return [s for s in lines if keys is None or s.partition(" ")[0] in keys]
+
+    refused = entries.unused(configs, ("guidance", "sample"))
+    refused += effects.in_all(map(effects.incomplete, configs))
+    for line in first_words(refused):
         raise ValueError(line)
-    for line in effects.in_all(map(effects.incomplete, configs)):
-        raise ValueError(line)
-    for line in effects.in_all(map(effects.idle, configs)):
+    for line in first_words(effects.in_all(map(effects.idle, configs))):
         logging.warning(line)
 
 
-def check_command(config: ml_collections.ConfigDict) -> None:
-    """`validate` and `check_unused` for a command with this one config. Guidance and
-    sampling of an experiment's config are left to the experiment, which has cells."""
+def check_command(config: ml_collections.ConfigDict, given: Sequence[str] = ()) -> None:
+    """`validate` and `check_unused` for a command with this one config; given: the keys
+    that were typed.
+
+    What the recipe of an experiment sets may be for its cells alone: of that only what
+    was typed must act here. Settings of an entry that was replaced by typing the name
+    of another get their defaults back (`entries.reset`).
+    """
+    entries.reset(config, given)
     validate(config)
-    if not config.experiment.name:
-        check_unused([config])
+    check_unused([config], given if config.experiment.name else None)
 
 
-def check_training(config: ml_collections.ConfigDict) -> None:
+def check_training(
+    config: ml_collections.ConfigDict, given: Sequence[str] = ()
+) -> None:
     """`check_command` for train.py, which goes on from the newest checkpoint."""
-    check_command(config)
+    check_command(config, given)
     if config.checkpoint.step:
         raise ValueError(
             f"checkpoint.step is {config.checkpoint.step}: it is for probing and "
             "sampling; training goes on from the newest checkpoint: leave it out"
+        )
+
+
+def check_probing(config: ml_collections.ConfigDict, given: Sequence[str] = ()) -> None:
+    """`check_command` for probe.py, whose examples must suffice."""
+    check_command(config, given)
+    check_examples(config)
+
+
+def check_examples(config: ml_collections.ConfigDict) -> None:
+    """ValueError if a probe would leave out some timestep of some class."""
+    classes, timesteps = config.data.num_classes, config.noise.num_timesteps
+    pairs, there = classes * timesteps, config.probe.num_examples
+    if config.probe.timesteps == "stratified" and there < pairs:
+        raise ValueError(
+            f"probe.num_examples {there} cannot visit each of {classes} classes x "
+            f"{timesteps} timesteps: use at least {pairs}, or probe.timesteps=uniform"
         )
 
 
@@ -165,13 +195,6 @@ def _check_data(config) -> None:
         )
     if config.model.name == "unet":
         unet_checks.check(config)
-    pairs = data.num_classes * config.noise.num_timesteps
-    if config.probe.timesteps == "stratified" and config.probe.num_examples < pairs:
-        raise ValueError(
-            f"probe.num_examples {config.probe.num_examples} cannot visit each of "
-            f"{data.num_classes} classes x {config.noise.num_timesteps} timesteps: use "
-            f"at least {pairs}"
-        )
 
 
 def _check_training(config) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from configs import base
 from configs.paper import table2
-from progguide_jax.experiments import cells, overrides, reproduce
+from progguide_jax.experiments import cells, overrides, reproduce, settings
+from progguide_jax.systems import validation
 
 
 @pytest.fixture
@@ -119,3 +120,64 @@ def test_cells_stand_instead_of_the_schedules():
     config.experiment.cells = ("sample.seed=1", "sample.seed=2")
     config.experiment.schedules = ()
     reproduce.check(config)
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ("guidance.scale=2 guidance.apg.momentum=0.3",
+         "cell static_w2.*: guidance.apg.momentum is set and guidance.rule is 'cfg'"),
+        ("guidance.scale=2 sample.euler.churn_min=0.1",
+         "sample.euler.churn_min is set and sample.solver is 'ddim'"),
+        ("sample.solver=euler sample.euler.churn_min=0.1", "set churn too"),
+    ],
+)  # fmt: skip
+def test_a_key_must_act_in_the_cell_that_sets_it(second, words):
+    """Not in another: the first cell here uses them all."""
+    config = table2.get_config("smoke")
+    first = "guidance.rule=apg guidance.apg.momentum=0.1 sample.solver=euler "
+    first += "sample.euler.churn=1 sample.euler.churn_min=0.2"
+    config.experiment.cells = (first,)
+    reproduce.check(config)
+    config.experiment.cells = (first, second)
+    with pytest.raises(ValueError, match=words) as error:
+        reproduce.check(config)
+    assert "experiment.cells" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("guidance.references=autoguidance", ("autoguidance",)),
+        ("guidance.references=null,autoguidance", ("null", "autoguidance")),
+        ("guidance.references=('null','autoguidance')", ("null", "autoguidance")),
+        ("guidance.references=\"('null','autoguidance')\"", ("null", "autoguidance")),
+        ((("guidance.references", "autoguidance"),), ("autoguidance",)),
+        ((("guidance.references", ("null",)),), ("null",)),
+    ],
+)
+def test_references_are_names_between_commas(config, text, value):
+    made = overrides.apply(config, overrides.parse(text))
+    assert made.guidance.references == value
+
+
+@pytest.mark.parametrize("by", ("scales", "cells"))
+def test_a_rule_of_other_scales_is_swept_by_itself(by):
+    """CFG++ takes -1 ... 0; the recipe's own scale is read by no cell."""
+    config = table2.get_config("smoke")
+    config.guidance.scale, config.guidance.rule = 0.15, "cfgpp"
+    config.experiment.schedules = ("static", "linear")
+    config.experiment.scales = (-0.5, -0.25)
+    if by == "cells":
+        config.experiment.cells = ("guidance.scale=-0.5", "guidance.scale=-0.25")
+    experiment = reproduce.check(config)
+    every = experiment.cells(config)
+    shared = settings.shared(config, every)
+    validation.validate(shared)  # as training and probing do
+    assert shared.guidance.scale == -0.5 and config.guidance.scale == 0.15
+    config.experiment.scales = (-0.5, 0.5)
+    config.experiment.cells = ()
+    with pytest.raises(ValueError, match="cell static_w0.5: .*takes -1 ... 0"):
+        reproduce.check(config)
+    config.guidance.rule, config.experiment.scales = "cfg", (0.5,)
+    assert settings.shared(config, every) is config

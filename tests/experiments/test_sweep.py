@@ -134,18 +134,68 @@ def test_what_a_sweep_leaves(config, workdir):
     assert page.read_bytes() == before
 
 
-@pytest.mark.parametrize("kind", ("intervals", "steps"))
+@pytest.mark.parametrize(
+    "cells, error, words",
+    [
+        (("guidance.scale=1", "checkpoint.step=999"), FileNotFoundError, "step 999"),
+        (("guidance.scale=1", "guidance.schedule=gn checkpoint.step=4"), ValueError,
+         "probed on another checkpoint"),
+        (("guidance.scale=1", "guidance.schedule=table guidance.table.file=no.npy"),
+         FileNotFoundError, "no.npy"),
+    ],
+)  # fmt: skip
+def test_what_a_cell_lacks_is_told_before_the_first_is_sampled(
+    config, workdir, cells, error, words
+):
+    config.experiment.cells = cells
+    run.check(config)
+    with pytest.raises(error, match=words):
+        sweep(config, workdir)
+    assert not pathlib.Path(workdir, "samples").exists()
+
+
+def test_no_more_images_are_scored_than_sampled(config):
+    config.eval.num_images = 4000
+    with pytest.raises(ValueError, match="eval.num_images is 4000 .*num_images 40"):
+        run.check(config)
+    config.eval.num_images = 40
+    run.check(config)
+
+
+@pytest.mark.parametrize(
+    "num_timesteps, count, windows",
+    [
+        (20, 2, ((0, 9), (10, 19))),
+        (20, 3, ((0, 5), (6, 12), (13, 19))),  # as equal as they can be
+        (3, 3, ((0, 0), (1, 1), (2, 2))),
+        (20, 0, ()),
+    ],
+)
+def test_equal_windows_share_all_timesteps(config, num_timesteps, count, windows):
+    config.noise.num_timesteps = num_timesteps
+    config.experiment.schedules, config.experiment.scales = ("static",), (3.0,)
+    config.experiment.sweep.num_intervals = count
+    found = [cell.interval for cell in run.cells(config)]
+    assert found == [None, *windows]
+    config.experiment.sweep.intervals = ((1, 2),)  # one's own
+    assert [cell.interval for cell in run.cells(config)] == [None, (1, 2)]
+
+
+@pytest.mark.parametrize("kind", ("num_intervals", "intervals", "steps"))
 def test_intervals_and_steps_have_figures_of_their_own(config, workdir, kind):
     config.experiment.schedules, config.experiment.scales = ("static",), (3.0,)
     if kind == "steps":
         config.experiment.sweep.num_steps = (2, 4)
-    else:
+    elif kind == "intervals":
         config.experiment.sweep.intervals = ((0, 9), (10, 19))
+    else:
+        config.experiment.sweep.num_intervals = 2
     report.report(config, workdir, sweep(config, workdir))
     figures = {p.stem for p in pathlib.Path(workdir, "table", "figures").iterdir()}
     expected = {
         "steps": {"steps_fd_pixels", "steps_recall_pixels"},
         "intervals": {"intervals_w3"},
+        "num_intervals": {"intervals_w3"},
     }
     assert figures == expected[kind] | {"samples"}
 
@@ -199,6 +249,11 @@ def test_cells_of_any_key_are_compared_with_the_first(config, workdir):
         ("eval.samples", "other.npz", "eval.samples is set"),
         ("eval.metrics", ("fd", "kd"), "kd needs 1000 images.*num_images has 40"),
         ("experiment.sweep.num_steps", (40,), "num_steps holds 40: use 1 ... 20"),
+        (
+            "experiment.sweep.num_intervals",
+            21,
+            "holds 21: use 1 ... 20, which is noise",
+        ),
         ("experiment.sweep.intervals", ((5, 2),), "use pairs 0 <= t_min <= t_max"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import small_experiment
 from PIL import Image
 
+from progguide_jax.experiments.two_gaussians import finished
 from progguide_jax.experiments.two_gaussians import report as reporting
 
 NAMES, SCALES = small_experiment.NAMES, small_experiment.SCALES
@@ -196,6 +197,16 @@ def test_loss_of_the_exact_score(config):
     np.testing.assert_allclose(reporting._loss_floor(c), expected, rtol=1e-5)
     c.noise.zero_terminal_snr = True
     assert np.isfinite(reporting._loss_floor(c))
+
+
+@pytest.mark.parametrize(
+    "predicts, words", [("eps", "noise;"), ("x0", "image;"), ("v", "velocity v;")]
+)
+def test_the_loss_is_of_what_the_network_predicts(config, workdir, predicts, words):
+    c = config.copy_and_resolve_references()
+    c.train.predicts = predicts
+    caption = reporting._captions(c, finished.read(c, str(workdir)))["loss"]
+    assert f"error of the predicted {words}" in caption
 
 
 def test_what_a_user_typed_is_text_and_not_markup(page, workdir):

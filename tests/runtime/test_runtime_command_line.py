@@ -83,6 +83,67 @@ def test_main_gets_the_locked_config_and_a_workdir_that_exists(recipe, tmp_path)
         config.train.bach_size = 3
 
 
+@pytest.mark.parametrize(
+    "arguments, key, value",
+    [
+        (["experiment.schedules=static,cosine"], "experiment.schedules",
+         ("static", "cosine")),
+        (["experiment.schedules=('static','cosine')"], "experiment.schedules",
+         ("static", "cosine")),
+        (["experiment.schedules", "gn, gn_all"], "experiment.schedules",
+         ("gn", "gn_all")),
+        (["experiment.schedules=cosine"], "experiment.schedules", ("cosine",)),
+        (["experiment.schedules="], "experiment.schedules", ()),
+        (["experiment.scales=0,1.5"], "experiment.scales", (0.0, 1.5)),
+        (["experiment.scales=2"], "experiment.scales", (2.0,)),
+        (["experiment.scales=2,x"], "experiment.scales", (2.0, "x")),
+        (["guidance.references=null,autoguidance"], "guidance.references",
+         ("null", "autoguidance")),
+        (["eval.metrics=fd", "--config.eval.metrics=kd"], "eval.metrics",
+         ("fd", "kd")),
+        (["model.unet.channel_mult=1,2.5"], "model.unet.channel_mult", (1, 2.5)),
+        (["experiment.sweep.intervals=(0,9),(10,19)"], "experiment.sweep.intervals",
+         ((0, 9), (10, 19))),
+        (["experiment.cells=guidance.references=null,autoguidance sample.seed=1"],
+         "experiment.cells",
+         ("guidance.references=null,autoguidance sample.seed=1",)),
+    ],
+)  # fmt: skip
+def test_a_tuple_needs_no_quotes(recipe, tmp_path, arguments, key, value):
+    seen = []
+    first, *rest = arguments
+    command_line.run(
+        lambda *given: seen.append(given[0]),
+        ["prog", f"--config={recipe}", f"--workdir={tmp_path}", f"--config.{first}"]
+        + rest,
+    )
+    found = config_lib.flat(seen[0].to_dict())[key]
+    assert found == value
+    assert [type(v) for v in found] == [type(v) for v in value]
+
+
+def test_the_check_is_told_which_keys_were_typed(recipe, tmp_path):
+    seen = []
+    command_line.run(
+        lambda config, workdir: None,
+        ["prog", f"--config={recipe}", "--workdir", str(tmp_path),
+         "--config.seed=1", "-config.eval.metrics", "fd", "--noconfig.data.flip"],
+        check=lambda config, given: seen.append(list(given)),
+    )  # fmt: skip
+    assert seen == [["seed", "eval.metrics", "data.flip"]]
+
+
+def test_a_config_can_say_that_the_workdir_must_exist(capsys, recipe, tmp_path):
+    arguments = ["prog", f"--config={recipe}", f"--workdir={tmp_path / 'typo'}"]
+    with pytest.raises(SystemExit) as end:
+        command_line.run(never, arguments, new_workdir=lambda config: config.seed)
+    assert end.value.code == 2 and not (tmp_path / "typo").exists()
+    assert "does not exist" in capsys.readouterr().err
+    arguments[1] += ":smoke"  # its seed is 5
+    command_line.run(lambda *_: None, arguments, new_workdir=lambda c: c.seed == 5)
+    assert (tmp_path / "typo").exists()
+
+
 @pytest.fixture
 def workdir(tmp_path):
     """A workdir with the config.json of a training run."""
@@ -132,7 +193,7 @@ def test_without_config_it_is_that_of_the_workdir_with_overrides(recipe, workdir
 def test_overrides_of_a_workdirs_config_are_checked_too(
     capsys, workdir, arguments, words
 ):
-    def check(config):
+    def check(config, given):
         if not isinstance(config.guidance.interval.t_max, int | None):
             raise ValueError(f"holds {config.guidance.interval.t_max!r}")
 
@@ -151,7 +212,7 @@ def test_a_damaged_config_of_a_workdir_is_one_line(capsys, workdir):
 
 
 def test_the_check_comes_before_the_work(capsys, recipe, tmp_path):
-    def check(config):
+    def check(config, given):
         raise ValueError(f"seed {config.seed} is no good")
 
     with pytest.raises(SystemExit) as end:

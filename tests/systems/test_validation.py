@@ -7,7 +7,7 @@ import jax
 import ml_collections
 import pytest
 
-from configs import base
+from configs import base, cifar10
 from progguide_jax.scoring import eval_checks
 from progguide_jax.systems import build, validation
 
@@ -21,6 +21,7 @@ def check(config):
     """All checks of a config for one command."""
     validation.validate(config)
     validation.check_unused([config])
+    validation.check_examples(config)
     eval_checks.check_eval(config)
 
 
@@ -214,8 +215,52 @@ def test_a_key_of_guidance_or_sampling_must_act_in_some_cell(values, words):
         assert words in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(ValueError):
         validation.check_command(config)
-    config.experiment.name = "sweep"  # whose cells decide
+    config.experiment.name = "sweep"  # whose cells decide what the recipe may set
     validation.check_command(config)
+    with pytest.raises(ValueError):  # but what was typed acts here or nowhere
+        validation.check_command(config, list(values))
+
+
+@pytest.mark.parametrize(
+    "recipe, typed",
+    [
+        ({"model.unet.dropout": 0.0, "model.unet.attention_resolutions": (8,)},
+         {"model.name": "pix_film"}),
+        ({"data.name": "two_gaussians", "data.num_classes": 2,
+          "data.two_gaussians.mean": 0.5}, {"data.name": "synthetic"}),
+        ({"guidance.rule": "apg", "guidance.apg.eta": 1.0}, {"guidance.rule": "cfg"}),
+        ({"guidance.schedule": "table", "guidance.table.file": "w.npy"},
+         {"guidance.schedule": "gn"}),
+        ({"guidance.references": ("autoguidance",), "guidance.autoguidance.step": 5,
+          "guidance.autoguidance.scale": 2.0}, {"guidance.references": ("null",)}),
+    ],
+)  # fmt: skip
+def test_what_a_recipe_says_of_an_entry_goes_with_it(recipe, typed):
+    """The config becomes the one of somebody who never set these keys."""
+    config = changed(**recipe)
+    config.update_from_flattened_dict(typed)
+    validation.check_command(config, list(typed))
+    kept = {k: v for k, v in recipe.items() if k.count(".") == 1}
+    assert config.to_dict() == changed(**(kept | typed)).to_dict()
+
+
+def test_a_key_that_was_typed_stays_and_is_refused():
+    config = changed(**{"model.name": "pix_film", "model.unet.dropout": 0.0})
+    with pytest.raises(ValueError, match="model.unet.dropout is set and model.name"):
+        validation.check_command(config, ["model.name", "model.unet.dropout"])
+
+
+def test_examples_must_suffice_where_there_is_a_probe():
+    config = changed(**{"probe.num_examples": 9_999})
+    validation.check_command(config)
+    validation.check_training(config)
+    with pytest.raises(ValueError, match="at least 10000, or probe.timesteps=uniform"):
+        validation.check_probing(config)
+    config.probe.timesteps = "uniform"
+    validation.check_probing(config)
+    smoke = cifar10.get_config("smoke")
+    smoke.noise.num_timesteps = 1000
+    validation.check_probing(smoke)
 
 
 def test_one_cell_that_uses_a_key_is_enough():

@@ -7,10 +7,11 @@ import ml_collections
 
 from progguide_jax import registry
 from progguide_jax.data import corruption, image_sets
+from progguide_jax.experiments import cells as cells_lib
 from progguide_jax.experiments import settings
 from progguide_jax.runtime import sharding, writers
 from progguide_jax.scoring import eval_checks, evaluation, extraction, sample_sets
-from progguide_jax.systems import build
+from progguide_jax.systems import build, validation
 
 DEFAULTS = {
     "features": ("inception",),
@@ -22,6 +23,7 @@ _OTHER = {"train": "test", "test": "train"}
 def check(config) -> None:
     """ValueError if config is no calibration that can be run here."""
     settings.check(config)
+    validation.validate(config)
     eval_checks.check_eval(config)
     settings.check_no_cells(config)
     _check_section(config.experiment.calibration)
@@ -33,6 +35,24 @@ def check(config) -> None:
             )
     if config.data.name == "two_gaussians":
         raise ValueError("a calibration takes images: two_gaussians has floats")
+
+
+def cells(config) -> list[cells_lib.Cell]:
+    """Nothing is sampled."""
+    return []
+
+
+def unread(config) -> dict[str, str]:
+    """All that makes a model or its samples."""
+    rest = "noise model train checkpoint probe guidance sample eval.samples"
+    found = dict.fromkeys([*rest.split(), "experiment.schedules"], "")
+    features = {"eval.features": "experiment.calibration.features"}
+    return found | {"experiment.scales": ""} | features
+
+
+def needs_curve(config) -> bool:
+    """Nothing is probed."""
+    return False
 
 
 def prepare(config, workdir: str) -> None:

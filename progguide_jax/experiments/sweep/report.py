@@ -129,7 +129,7 @@ def _pictures(config, rows, x: str, y: str, better) -> dict[str, document.Pictur
     """{heading: picture}."""
     if pairing.is_free(rows):
         drawn = _of_cells(rows, x, y, better)
-    elif config.experiment.sweep.intervals:
+    elif any(row["interval"] for row in rows):
         drawn = _of_intervals(rows, y, better, config.noise.num_timesteps)
     elif config.experiment.sweep.num_steps:
         drawn = _of_steps(rows, x, y, better)

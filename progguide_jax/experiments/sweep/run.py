@@ -1,5 +1,6 @@
 """A sweep: each of its cells sampled from one trained workdir and scored, or found."""
 
+import itertools
 import logging
 
 from progguide_jax.engine import sampling
@@ -10,7 +11,13 @@ from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests, writers
 from progguide_jax.scoring import eval_checks, evaluation, sample_sets
 
-DEFAULTS = {"num_steps": (), "intervals": (), "axes": ("is", "fd"), "paper": ()}
+DEFAULTS = {
+    "num_steps": (),
+    "num_intervals": 0,
+    "intervals": (),
+    "axes": ("is", "fd"),
+    "paper": (),
+}
 # what a cell may differ in without being another network
 _SAMPLED = ("guidance", "sample", "eval", "experiment")
 
@@ -21,7 +28,7 @@ def check(config) -> None:
     eval_checks.check_eval(config)
     _check_section(config)
     if config.experiment.cells:
-        for key in ("num_steps", "intervals"):
+        for key in ("num_steps", "num_intervals", "intervals"):
             if config.experiment.sweep[key]:
                 raise ValueError(
                     f"experiment.cells and experiment.sweep.{key} are both set: cells "
@@ -36,7 +43,7 @@ def check(config) -> None:
                 f"sample.name is {cell.config.sample.name!r}: the cells of a sweep "
                 "need a folder each, leave it empty"
             )
-    settings.check_cells(every)
+    settings.check_cells(config, every)
     counts = {cell.config.eval.num_images for cell in every}
     if len(counts) > 1:
         raise ValueError(
@@ -45,7 +52,14 @@ def check(config) -> None:
         )
     if config.eval.samples:
         raise ValueError("eval.samples is set: a sweep scores the samples of its cells")
-    suite.check_count(config.eval.metrics, counts.pop(), "sample.num_images")
+    count = counts.pop()
+    for cell in every:
+        if count > cell.config.sample.num_images:
+            raise ValueError(
+                f"eval.num_images is {count} and sample.num_images "
+                f"{cell.config.sample.num_images}: sample more, or score fewer"
+            )
+    suite.check_count(config.eval.metrics, count, "sample.num_images")
     scored = [s for metric in config.eval.metrics for s in suite.scores_of(metric)]
     for score in config.experiment.sweep.axes:
         if score not in scored:
@@ -53,6 +67,34 @@ def check(config) -> None:
                 f"experiment.sweep.axes holds {score!r}, which eval.metrics does not "
                 f"give: use two of {', '.join(scored)}"
             )
+
+
+def unread(config) -> dict[str, str]:
+    """What the cells set instead of the config around them."""
+    sweep = config.experiment.sweep
+    if config.experiment.cells:
+        sets = [set(cell.sets) for cell in cells(config)]
+        both = sorted(set.intersection(*sets))
+        keys = ("experiment.schedules", "experiment.scales", *both)
+        found = dict.fromkeys(keys, "experiment.cells")
+    else:
+        found = {
+            "guidance.schedule": "experiment.schedules",
+            "guidance.scale": "experiment.scales",
+        }
+        if sweep.num_steps:
+            found["sample.num_steps"] = "experiment.sweep.num_steps"
+        if sweep.intervals:
+            found["experiment.sweep.num_intervals"] = "experiment.sweep.intervals"
+        if windows(config) and "neg_perturb" not in config.experiment.schedules:
+            instead = "intervals" if sweep.intervals else "num_intervals"
+            found["guidance.neg_perturb"] = f"experiment.sweep.{instead}"
+    return found if needs_curve(config) else found | {"probe": ""}
+
+
+def needs_curve(config) -> bool:
+    """Whether the schedule of a cell reads the curve of the workdir."""
+    return settings.needs_curve(cells(config))
 
 
 def prepare(config, workdir: str) -> evaluation.Judge:
@@ -69,12 +111,15 @@ def run(config, workdir: str, judge: evaluation.Judge) -> list[dict]:
     a killed run costs one cell.
     """
     models: dict[str, sampling.Run] = {}  # one, unless cells differ in checkpoint
-    rows = []
-    for cell in writers.progress(cells(config), "cells"):
+    rows, every = [], cells(config)
+    for cell in every:  # what one of them lacks is told before the first is sampled
         key = _network(cell.config)
         if key not in models:
             models[key] = sampling.load(cell.config, workdir)
-        folder = sampling.generate(cell.config, workdir, models[key])
+        sampling.make_spec(cell.config, models[key])
+    for cell in writers.progress(every, "cells"):
+        model = models[_network(cell.config)]
+        folder = sampling.generate(cell.config, workdir, model)
         samples = sample_sets.made_samples(cell.config, folder)
         row, terms = evaluation.score(cell.config, workdir, judge, samples)
         rows.append(_about(cell) | row | {"terms": terms, "folder": folder})
@@ -92,13 +137,24 @@ def cells(config) -> list[cells_lib.Cell]:
     if config.experiment.cells:
         every = cells_lib.given(config)
     else:
-        sweep = config.experiment.sweep
-        every = cells_lib.product(config, sweep.num_steps, sweep.intervals, True)
+        num_steps = config.experiment.sweep.num_steps
+        every = cells_lib.product(config, num_steps, windows(config), True)
     for cell in every:  # a folder may hold more images, from a larger sweep
         cell.config.eval.num_images = (
             config.eval.num_images or cell.config.sample.num_images
         )
     return every
+
+
+def windows(config) -> tuple[tuple[int, int], ...]:
+    """(t_min, t_max), both inclusive: experiment.sweep.intervals, or so many as
+    num_intervals says, which share the timesteps equally."""
+    sweep, num_timesteps = config.experiment.sweep, config.noise.num_timesteps
+    if sweep.intervals:
+        return sweep.intervals
+    count = sweep.num_intervals
+    first = [i * num_timesteps // count for i in range(count)]
+    return tuple((a, b - 1) for a, b in itertools.pairwise([*first, num_timesteps]))
 
 
 def paper(config) -> dict[str, dict[str, float]]:
@@ -114,6 +170,9 @@ def _check_section(config) -> None:
     for num_steps in sweep.num_steps:
         key = "experiment.sweep.num_steps"
         settings.check_count(key, num_steps, most, "noise.num_timesteps")
+    if sweep.num_intervals != 0:
+        key = "experiment.sweep.num_intervals"
+        settings.check_count(key, sweep.num_intervals, most, "noise.num_timesteps")
     for window in sweep.intervals:
         pair = isinstance(window, tuple) and len(window) == 2
         if not pair or not 0 <= window[0] <= window[1]:
@@ -121,7 +180,7 @@ def _check_section(config) -> None:
                 f"experiment.sweep.intervals holds {window}: use pairs "
                 "0 <= t_min <= t_max"
             )
-    if sweep.intervals and len(sweep.num_steps) > 1:
+    if windows(config) and len(sweep.num_steps) > 1:
         raise ValueError(
             "experiment.sweep.intervals with several num_steps: a figure has one"
         )

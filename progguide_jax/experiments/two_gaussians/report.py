@@ -174,6 +174,8 @@ def _captions(config, found: finished.Finished) -> dict[str, str]:
     )
     losses = [row for row in found.metrics if row.get("loss") is not None]
     final = f" It ends at {losses[-1]['loss']:.4g}." if losses else ""
+    predicts = {"eps": "noise", "x0": "image", "v": "velocity v"}
+    predicts = predicts[config.train.predicts]
     return {
         "data": "The plane is spanned by the two principal components of the real "
         "data. The first one is the class axis (brightness). Right: a few images of "
@@ -197,7 +199,8 @@ def _captions(config, found: finished.Finished) -> dict[str, str]:
         "compared with; gn uses it unsmoothed.",
         "closeness": "Left: the floor, which is the loss of the exact score, and what "
         "the network adds to it. Right: the difference that guidance multiplies.",
-        "loss": "Mean squared error of the predicted noise; dashed: the exact score's "
+        "loss": f"Mean squared error of the predicted {predicts}; dashed: the exact "
+        "score's "
         f"({_loss_floor(config):.4g}).{final}",
     }
 

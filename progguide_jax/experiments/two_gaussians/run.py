@@ -45,13 +45,41 @@ def check(config) -> None:
         )
     if "gn_all" in config.experiment.schedules:
         raise ValueError("experiment.schedules: gn_all has a curve for each class")
-    settings.check_cells(cells_lib.product(config))
-    if jax.process_count() > 1:
-        raise ValueError("an experiment runs on one host: leave out config.distributed")
+    settings.check_cells(config, cells(config))
+    references = tuple(config.guidance.references)
+    if references != ("null",):
+        raise ValueError(
+            f"guidance.references is {references}: the exact model, which the network "
+            "is compared with, has null only: leave it out"
+        )
+
+
+def cells(config) -> list[cells_lib.Cell]:
+    """Every schedule at every scale."""
+    return cells_lib.product(config)
+
+
+def unread(config) -> dict[str, str]:
+    """What the cells set themselves, and what belongs to samples and their scores."""
+    found = {
+        "guidance.schedule": "experiment.schedules",
+        "guidance.scale": "experiment.scales",
+        "sample.num_images": "experiment.two_gaussians.num_images",
+    }
+    return found | dict.fromkeys(
+        ("sample.name", "sample.trace", "sample.double_batch", "eval"), ""
+    )
+
+
+def needs_curve(config) -> bool:
+    """Always: the report draws it."""
+    return True
 
 
 def prepare(config, workdir: str) -> None:
-    """Nothing is needed from outside."""
+    """Nothing is needed from outside; ValueError on several hosts."""
+    if jax.process_count() > 1:
+        raise ValueError("an experiment runs on one host: leave out config.distributed")
 
 
 def run(config, workdir: str, prepared: None = None) -> None:
@@ -73,7 +101,7 @@ def run(config, workdir: str, prepared: None = None) -> None:
     plane = pca.Plane(data["mean"], data["directions"], data["variances"])
     _closeness(folder, config, systems, model)
     draw = _drawer(mesh, _view(model, plane))
-    every = cells_lib.product(config)
+    every = cells(config)
     made = [weights.make(c.config, workdir, origin["checkpoint"]) for c in every]
     for cell, omega in zip(every, made, strict=True):
         check_one_curve(cell.config, omega)
