@@ -60,6 +60,7 @@ _ADDED: dict[str, Any] = {
     "guidance.autoguidance.workdir": "",
     "guidance.autoguidance.step": 0,
     "guidance.autoguidance.scale": None,
+    "guidance.table.axis": "",
     "guidance.apg.momentum": -0.5,
     "guidance.apg.norm_threshold": math.inf,
     "guidance.apg.eta": 0.0,

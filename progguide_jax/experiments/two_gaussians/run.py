@@ -26,7 +26,7 @@ PLANE_IMAGES = 2000  # real images drawn in the plane
 SHOWN_IMAGES = 8  # and shown, of each class
 CHUNK = 128  # trajectories in memory at a time
 CLOSENESS_TIMESTEPS = 25
-CLOSENESS_IMAGES = 2048  # at each of them
+CLOSENESS_IMAGES = 2048  # at each of them, at most four for each trajectory
 
 
 def check(config) -> None:
@@ -227,7 +227,8 @@ def _closeness(folder, config, systems, model) -> results.Result:
     since eps* is the conditional mean: measured so, it has no noise of the floor in it.
     """
     ns = build.noise_schedule(config)
-    label = jnp.arange(CLOSENESS_IMAGES) % 2
+    count = min(CLOSENESS_IMAGES, 4 * config.experiment.two_gaussians.num_images)
+    label = jnp.arange(count) % 2
     branches = {
         who: [system.branch(c) for c in (label, jnp.full_like(label, gaussians.NULL))]
         for who, system in systems.items()
@@ -272,6 +273,6 @@ def _closeness(folder, config, systems, model) -> results.Result:
 
     made_by = config_lib.as_json(
         {name: system.origin for name, system in systems.items()}
-        | {"seed": config.seed}
+        | {"seed": config.seed, "num_images": count}
     )
     return results.find_or_make(folder / "closeness.json", made_by, make)

@@ -1,0 +1,88 @@
+"""Whether the schedule, references, rule, projection and solver of a config go with
+each other, with the grid and with what the network predicts."""
+
+from progguide_jax import registry
+from progguide_jax.diffusion import loop, solvers
+from progguide_jax.guidance import projections, rules, schedules
+from progguide_jax.systems import entries, key_checks, specs
+
+
+def check(config) -> None:
+    """ValueError at the first thing that does not."""
+    _check_guidance(config)
+    _check_settings(config)
+
+
+def _check_guidance(config) -> None:
+    guidance = config.guidance
+    references, weak = tuple(guidance.references), guidance.autoguidance
+    if not references or len(set(references)) < len(references):
+        raise ValueError(
+            f"guidance.references is {references}: name each reference once, at least "
+            "one"
+        )
+    if len(references) > 1 and not rules.RULES[guidance.rule].several:
+        raise ValueError(
+            f"guidance.rule {guidance.rule!r} takes one reference and there are "
+            f"{', '.join(references)}: use cfg, or leave one out"
+        )
+    _check_scale("guidance.scale", config)
+    if "autoguidance" in references and weak.scale is not None:
+        _check_scale("guidance.autoguidance.scale", config)
+        if references == ("autoguidance",):
+            raise ValueError(
+                "guidance.autoguidance.scale beside no other reference would replace "
+                "guidance.scale: set that instead"
+            )
+    settings = entries.settings(config, "guidance.schedule")
+    curve = schedules.SCHEDULES[guidance.schedule].curve
+    if set(settings) <= set(registry.defaults(curve)):  # else it needs a file
+        try:
+            curve(config.noise.num_timesteps, **settings)
+        except ValueError as error:
+            raise ValueError(f"guidance.{guidance.schedule}: {error}") from error
+    if guidance.schedule == "table" and not guidance.table.file:
+        raise ValueError(
+            "guidance.schedule 'table' needs a file: set guidance.table.file to a .npy "
+            "or .txt of weights"
+        )
+    same = not weak.workdir and weak.step in (0, config.checkpoint.step)
+    if "autoguidance" in references and same:
+        raise ValueError(
+            "guidance.references holds autoguidance: set guidance.autoguidance.workdir "
+            "or .step to a weaker network than the one that is guided"
+        )
+
+
+def _check_scale(key: str, config) -> None:
+    """That a guidance scale makes sense for the rule and the schedule."""
+    scale, rule = key_checks.get(config, key), config.guidance.rule
+    lowest, highest = rules.RULES[rule].scales
+    if highest > 0:
+        key_checks.check_scale(key, scale, config.guidance.schedule)
+    if not lowest <= scale <= highest:
+        raise ValueError(
+            f"{key} is {scale}: the rule {rule!r} takes {lowest:g} ... {highest:g}"
+        )
+
+
+def _check_settings(config) -> None:
+    """That the chosen solver, rule and projection accept their settings, and go with
+    each other, the grid and what the network predicts."""
+    makers = {
+        "sample.solver": solvers.make,
+        "guidance.rule": rules.make,
+        "guidance.projection": projections.make,
+    }
+    made = {}
+    for key, make in makers.items():
+        (name,) = entries.chosen(config, key)
+        try:
+            made[key] = make(name, **entries.settings(config, key))
+        except ValueError as error:
+            raise ValueError(f"{key.split('.')[0]}.{name}: {error}") from error
+    try:
+        plan = made["sample.solver"](specs.grid(config))
+        loop.check(plan, made["guidance.rule"], [config.train.predicts])
+    except ValueError as error:
+        raise ValueError(f"sample.solver {config.sample.solver!r}: {error}") from error
