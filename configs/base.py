@@ -182,7 +182,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.eval.seed = 0  # which reference features are kept, which subsets are drawn
 
     c.experiment = section()  # of eval.reproduce
-    c.experiment.name = ""  # "" = none | two_gaussians | sweep | calibration
+    c.experiment.name = ""  # "" | two_gaussians | sweep | compare | calibration
     c.experiment.folder = "experiment"  # of the results, below the workdir
     c.experiment.schedules = ("static", "linear", "cosine", "gn")  # x scales = cells
     c.experiment.scales = (0.0, 10.0, 50.0, 100.0)  # guidance scales
@@ -199,6 +199,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.experiment.sweep.intervals = ()  # these (t_min, t_max) instead
     c.experiment.sweep.axes = ("is", "fd")  # scores of the trade-off plot
     c.experiment.sweep.paper = ()  # (cell, score, number printed in the paper)
+    c.experiment.compare = section()
+    c.experiment.compare.num_images = 100  # of each cell
     c.experiment.calibration = section()
     c.experiment.calibration.features = ("inception",)  # extractors
     # standard deviations of the pixel noise, in grey levels

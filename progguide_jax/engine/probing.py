@@ -189,12 +189,13 @@ def _accumulate(config, mesh, folder, dataset, params, made_by):
             num_timesteps,
         )
         batch = batches.take(dataset, index[rows])
-        return {"image": batch["image"], "label": batch["label"], "t": t[rows]}
+        mine = {"image": batch["image"], "label": batch["label"], "t": t[rows]}
+        return sharding.put(mesh, mine)
 
     bar = writers.progress(num_batches, "probe", initial=first)
     with bar:
         for number, batch in batches.prefetch(make_batch, first, num_batches):
-            acc = step(acc, params, sharding.put(mesh, batch), jnp.int32(number))
+            acc = step(acc, params, batch, jnp.int32(number))
             done = number + 1
             if done % 8 == 0:
                 # or the bar would run ahead; and CPU devices with many steps under way

@@ -174,13 +174,14 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
             config.data.flip,
             rows,
         )
-        return {"image": batch["image"], "label": batch["label"]}
+        # onto the devices too, beside the step that is running
+        return sharding.put(mesh, {k: batch[k] for k in ("image", "label")})
 
     stream = batches.prefetch(make_batch, first, last)
     bar = writers.progress(last, "train", initial=first)
     with bar:
         for index, batch in stream:
-            train_state, metrics = step_fn(train_state, sharding.put(mesh, batch))
+            train_state, metrics = step_fn(train_state, batch)
             window.add(index + 1, metrics)  # waits for the step before this one
             done = index + 1
             bar.update()

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from progguide_jax.experiments.calibration import report as calibration_report
 from progguide_jax.experiments.calibration import run as calibration
 from progguide_jax.experiments.cells import Cell
+from progguide_jax.experiments.compare import report as compare_report
+from progguide_jax.experiments.compare import run as compare
 from progguide_jax.experiments.sweep import report as sweep_report
 from progguide_jax.experiments.sweep import run as sweep
 from progguide_jax.experiments.two_gaussians import report as two_gaussians_report
@@ -40,5 +42,6 @@ def _entry(run, report, needs_training: bool = True) -> Experiment:
 EXPERIMENTS = {
     "two_gaussians": _entry(two_gaussians, two_gaussians_report),
     "sweep": _entry(sweep, sweep_report),
+    "compare": _entry(compare, compare_report, needs_training=False),
     "calibration": _entry(calibration, calibration_report, needs_training=False),
 }

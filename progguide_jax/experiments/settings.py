@@ -81,6 +81,18 @@ def check_given(
                 )
 
 
+def set_by_cells(config, cells: Sequence[cells_lib.Cell]) -> dict[str, str]:
+    """{key that the cells set: the key of experiment that they take it from}."""
+    if not config.experiment.cells:
+        return {
+            "guidance.schedule": "experiment.schedules",
+            "guidance.scale": "experiment.scales",
+        }
+    both = sorted(set.intersection(*(set(cell.sets) for cell in cells)))
+    keys = ("experiment.schedules", "experiment.scales", *both)
+    return dict.fromkeys(keys, "experiment.cells")
+
+
 def check_grid(config: ml_collections.ConfigDict) -> None:
     """ValueError if schedules x scales is empty."""
     if not config.experiment.schedules or not config.experiment.scales:

@@ -71,17 +71,8 @@ def check(config) -> None:
 
 def unread(config) -> dict[str, str]:
     """What the cells set instead of the config around them."""
-    sweep = config.experiment.sweep
-    if config.experiment.cells:
-        sets = [set(cell.sets) for cell in cells(config)]
-        both = sorted(set.intersection(*sets))
-        keys = ("experiment.schedules", "experiment.scales", *both)
-        found = dict.fromkeys(keys, "experiment.cells")
-    else:
-        found = {
-            "guidance.schedule": "experiment.schedules",
-            "guidance.scale": "experiment.scales",
-        }
+    sweep, found = config.experiment.sweep, settings.set_by_cells(config, cells(config))
+    if not config.experiment.cells:
         if sweep.num_steps:
             found["sample.num_steps"] = "experiment.sweep.num_steps"
         if sweep.intervals:
@@ -127,7 +118,7 @@ def run(config, workdir: str, judge: evaluation.Judge) -> list[dict]:
     for row in rows:
         baseline = _baseline(row, rows)
         row["baseline"] = baseline["cell"] if baseline else None
-        row["differences"] = _differences(row, baseline) if baseline else {}
+        row["differences"] = differences(row, baseline) if baseline else {}
     return rows
 
 
@@ -231,7 +222,7 @@ def _baseline(row: dict, rows: list[dict]) -> dict | None:
     return None if not found or found[0] is row else found[0]
 
 
-def _differences(row: dict, baseline: dict) -> dict[str, dict[str, float]]:
+def differences(row: dict, baseline: dict) -> dict[str, dict[str, float]]:
     """{score: value and error} of row - baseline, paired image by image."""
     result = {}
     for score, terms in row["terms"].items():
