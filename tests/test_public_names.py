@@ -1,62 +1,90 @@
-"""The names that notebooks and users call: the README's block and the notebooks run."""
+"""The names that users call: the README's blocks run as printed, and the notebooks."""
 
 import json
 import pathlib
 import re
 
-import jax
-import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pytest
 
-from progguide_jax.analytic import gaussians
-from progguide_jax.diffusion import process
-
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def test_the_readme_block_runs_as_printed():
-    """With the exact model behind it: omega averages to its scale, x_0 lands on its
-    class, g is the closed form within its error, the table has the scale as mean."""
+def blocks(kind):
+    """The blocks of the README in this language, in their order."""
     text = (ROOT / "README.md").read_text()
-    first, second = re.findall(r"```python\n(.*?)```", text, re.S)
-    model = gaussians.TwoGaussians(0.5, 0.25, (8, 8, 1))
-    ns, count = process.ddpm_linear(), 2048
-    labels, key = jnp.arange(count) % 2, jax.random.key(0)
-    t = jnp.full(count, 200)
-    names = dict(
-        # the block's null label is CIFAR-10's
-        eps_fn=lambda x, t, c: model.eps(ns)(x, t, jnp.where(c == 10, 2, c)),
-        eps_fn_emb=model.eps_of_mean(ns),
-        x_T=jax.random.normal(key, (count, 8, 8, 1)),
-        labels=labels,
-        key=key,
-        x0=model.sample(key, labels),
-        eps=jax.random.normal(jax.random.key(1), (count, 8, 8, 1)),
-        t=t,
-        emb=jnp.where(labels == 1, 0.5, -0.5)[:, None],
-        g_of_t=model.gradnorm(ns),
-    )
-    exec(first, names)
-    assert names["ts"].shape == names["omega"].shape == (200,)
-    assert np.isclose(names["omega"].mean(), 0.2, rtol=1e-6)
-    assert names["omega"][0] < names["omega"][-1]
-    y = model.class_axis(names["x_0"])
-    assert np.all((y > 0) == (labels == 1))
-    g, exact = np.asarray(names["g"]), model.gradnorm(ns)[200]
-    assert abs(g.mean() - exact) < 4 * g.std() / count**0.5
-    assert names["table"].shape == (200,) and np.isclose(names["table"].mean(), 0.2)
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.S)
 
-    exec(second, names)
-    trace = names["trace"]
+
+@pytest.fixture(scope="module")
+def readme():
+    """A dict for each of the README's Python blocks, run one after the other."""
+    names: dict = {}
+    left = []
+    for block in blocks("python"):
+        exec(block, names)
+        left.append(dict(names))
+    return left
+
+
+def test_the_readmes_own_model_is_sampled(readme):
+    first = readme[0]
+    assert first["ts"].shape == first["omega"].shape == (50,)
+    assert np.isclose(first["omega"].mean(), 2.0, rtol=1e-6)
+    assert first["omega"][0] < first["omega"][-1]
+    x_0 = np.asarray(first["x_0"])
+    assert x_0.shape == (8, 32, 32, 3) and np.abs(x_0).max() <= 1
+
+    def again(**kwargs):
+        names = ("cond", "null_cond", "noise_schedule", "timesteps", "omega")
+        values = (first["labels"], 10, first["ns"], first["ts"], first["omega"])
+        given = dict(zip(names, values, strict=True), clip_x0=1.0) | kwargs
+        model = given.pop("eps_fn", first["net"].apply)
+        return first["samplers"].sample(model, first["x_T"], **given)
+
+    np.testing.assert_allclose(again(params=first["params"]), x_0, atol=1e-6)
+    # the README's rule is CFG at half the weight
+    halved = readme[2]["halved"]
+    guided = again(params=first["params"], rule=halved)
+    half = again(params=first["params"], omega=first["omega"] / 2)
+    np.testing.assert_allclose(guided, half, atol=1e-5)
+    assert np.abs(guided - x_0).max() > 1e-3
+
+
+def test_the_readmes_curves(readme):
+    """Each line by its formula."""
+    source, ts = blocks("python")[1], readme[0]["ts"]
+    names, curves = dict(readme[0]), []
+    for line in source.splitlines():
+        exec(line, names)
+        if line.startswith("omega"):
+            curves.append(names["omega"])
+    own, tau, step, interval, table, gn = curves
+    np.testing.assert_array_equal(own, np.linspace(0, 4, 50))
+    falling = 2 * (1 - ts / 1000) / np.mean(1 - ts / 1000)
+    for curve in (tau, gn):  # G of a constant g falls linearly
+        np.testing.assert_allclose(curve, falling, rtol=2e-3)
+    np.testing.assert_array_equal(step, np.where(ts < 400, 2, 0))
+    np.testing.assert_array_equal(interval, np.where((ts >= 200) & (ts <= 500), 2, 0))
+    assert table[-1] > table[0] and np.isclose(table.mean(), 2, rtol=1e-6)
+    by_class = readme[1]["table"]
+    np.testing.assert_allclose(by_class, np.tile(gn, (10, 1)), rtol=1e-6)
+
+
+def test_the_readmes_exact_model(readme):
+    """g within its error of the closed form; what the trace says was applied is what
+    was asked for; x_0 lands on its class."""
+    last = readme[-1]
+    g, exact = np.asarray(last["g"]), last["exact"].gradnorm(last["ns"])[200]
+    assert g.shape == (8,) and abs(g.mean() - exact) < 5 * g.std() / 8**0.5
+    trace = last["trace"]
     seen = trace.delta["null"] > 0.1  # below, rounding is part of the difference
     asked, applied = trace.omega["null"][seen], trace.applied["null"][seen]
     np.testing.assert_allclose(applied, asked, rtol=1e-2)
-    assert seen.mean() > 0.1
-    assert np.isclose(trace.omega["null"].mean(), 2.0) and trace.t.shape == (20,)
-    y = names["gaussians"].TwoGaussians(0.125, 0.25, (8, 8, 1)).class_axis(names["x_0"])
-    assert np.mean((y > 0) == (labels == 1)) > 0.99
+    assert seen.mean() > 0.1 and trace.t.shape == (20,)
+    y = last["exact"].class_axis(last["x_0"])
+    assert np.all((y > 0) == (last["label"] == 1))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import upgrades
+from progguide_jax.runtime import key_comments, upgrades
 
 _USAGE = """usage: {program} --config=FILE.py[:VARIANT] --workdir=DIR [--config.KEY=...]
 
@@ -95,14 +95,23 @@ def _parse(argv: list[str]) -> tuple[Any, str, list[str]]:
         if rest:
             raise ValueError(f"unexpected argument {rest[0]!r}: flags start with --")
         if values.print_config:
-            rows = config_lib.flat(values.config.to_dict()).items()
-            print("\n".join(f"{key} = {value!r}" for key, value in rows))
+            print("\n".join(_lines(values.config)))
             sys.exit(0)
         if not values.workdir:
             raise ValueError("--workdir=DIR is missing: the folder of this run")
     except Exception as error:  # a config file may raise anything
         _fail(error, 2)
     return values.config, values.workdir, given
+
+
+def _lines(config) -> list[str]:
+    """KEY = VALUE of every key, and what its comment says."""
+    comments = key_comments.of_base()
+    lines = []
+    for key, value in config_lib.flat(config.to_dict()).items():
+        comment = f"  # {comments[key]}" if key in comments else ""
+        lines.append(f"{key} = {value!r}{comment}")
+    return lines
 
 
 def _taken(argv: list[str], flag: str) -> tuple[str | None, list[str]]:

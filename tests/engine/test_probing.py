@@ -221,15 +221,20 @@ def test_a_killed_probe_goes_on_as_if_it_had_not_been(
     tiny, trained, probed, workdir_copy, monkeypatch
 ):
     """Killed in batch 5 of 10; the accumulator was saved after 4."""
-    workdir, put, calls = workdir_copy(trained), sharding.put, []
+    workdir, compiled, calls = workdir_copy(trained), probing.compiled_step, []
 
-    def failing(*args):
-        calls.append(args)
-        if len(calls) == 6:
-            raise Killed
-        return put(*args)
+    def failing(config, mesh):
+        step = compiled(config, mesh)
 
-    monkeypatch.setattr(sharding, "put", failing)
+        def run(*args):
+            calls.append(args)
+            if len(calls) == 6:
+                raise Killed
+            return step(*args)
+
+        return run
+
+    monkeypatch.setattr(probing, "compiled_step", failing)
     with pytest.raises(Killed):
         probing.probe(tiny, workdir)
     assert not pathlib.Path(probing.curve_path(workdir)).exists()
