@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from progguide_jax import experiments, registry
 from progguide_jax.engine import probing, training
 from progguide_jax.experiments import settings
+from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import sharding
 from progguide_jax.systems import entries, validation
 
@@ -12,6 +13,8 @@ from progguide_jax.systems import entries, validation
 def reproduce(config, workdir: str) -> None:
     """Make what is missing of config.experiment in workdir, write the report."""
     experiment = check(config)
+    if experiment.needs_training:
+        config_lib.check_resume(workdir, config)  # before hours of anything
     prepared = experiment.prepare(config, workdir)
     if experiment.needs_training:
         mesh = sharding.mesh()

@@ -156,14 +156,12 @@ def check_resume(workdir: str, config: ml_collections.ConfigDict) -> None:
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         return
-    before = load(path)
-    # where the learning rate decays, the length of the run is part of it
-    decays = config.train.decay != "constant"
-    ignored = [k for k in _HARMLESS if not (decays and k == "train.num_steps")]
     changes = []
-    for line in difference(before, config):
+    for line in difference(load(path), config):
         key = line.split(":")[0]
-        if key.split(".")[0] in _TRAINING_SECTIONS and key not in ignored:
+        if key == "train.num_steps" and config.train.decay != "constant":
+            logging.info("%s: the learning rate follows the longer run", line)
+        if key.split(".")[0] in _TRAINING_SECTIONS and key not in _HARMLESS:
             changes.append(line)
     if changes and config.allow_config_change:
         logging.warning("the config of %s changes: %s", workdir, "; ".join(changes))

@@ -76,6 +76,7 @@ _ADDED: dict[str, Any] = {
     **{f"sample.{g}.sigma_{e}": None for g in ("karras", "log_snr") for e in _ENDS},
     "experiment.cells": [],
     "experiment.sweep.num_intervals": 0,
+    "experiment.compare.num_images": 100,
 }
 
 

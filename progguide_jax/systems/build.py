@@ -153,9 +153,12 @@ def init_params(module: nn.Module, shape: tuple[int, ...], key: jax.Array) -> di
 
 
 def learning_rate(config) -> optax.Schedule:
-    """Linear warm-up, then constant or a cosine to 0 at num_steps."""
+    """Linear warm-up, then constant or a cosine to 0 at num_steps. A warm-up that would
+    leave nothing to decay over is a tenth of the run."""
     train = config.train
     peak, warmup = train.learning_rate, train.warmup_steps
+    if train.decay == "cosine" and warmup >= train.num_steps:
+        warmup = train.num_steps // 10
     if train.decay == "constant":
         return optax.schedules.linear_schedule(peak / max(warmup, 1), peak, warmup)
     return optax.schedules.warmup_cosine_decay_schedule(

@@ -198,11 +198,6 @@ def _check_data(config) -> None:
 
 def _check_training(config) -> None:
     train = config.train
-    if train.decay == "cosine" and train.warmup_steps >= train.num_steps:
-        raise ValueError(
-            f"train.warmup_steps {train.warmup_steps} leaves nothing of num_steps "
-            f"{train.num_steps} to decay over: use fewer"
-        )
     if config.noise.zero_terminal_snr and train.predicts == "eps":
         raise ValueError(
             "noise.zero_terminal_snr with train.predicts 'eps': from pure noise eps "

@@ -8,7 +8,8 @@ import jax
 import ml_collections
 import pytest
 
-from configs import base
+from configs import base, cifar10
+from configs.paper import table2
 from progguide_jax.runtime import config as config_lib
 
 
@@ -107,12 +108,18 @@ def test_a_changed_config_is_refused_with_the_difference(tmp_path, caplog):
     assert "train.batch_size: 128 -> 64" in caplog.text
 
 
-def test_the_length_of_a_decaying_run_is_part_of_it(tmp_path):
+def test_a_decaying_run_may_be_made_longer_and_says_so(tmp_path, caplog):
+    caplog.set_level("INFO")
     config = changed(**{"train.decay": "cosine"})
     config_lib.write_provenance(str(tmp_path), config)
     config.train.num_steps += 1
-    with pytest.raises(ValueError, match="train.num_steps: 800000 -> 800001"):
-        config_lib.check_resume(str(tmp_path), config)
+    config_lib.check_resume(str(tmp_path), config)
+    assert "train.num_steps: 800000 -> 800001: the learning rate follows" in caplog.text
+
+
+def test_the_readmes_small_model_goes_on_in_the_papers_table(tmp_path):
+    config_lib.write_provenance(str(tmp_path), cifar10.get_config("cpu"))
+    config_lib.check_resume(str(tmp_path), table2.get_config("cpu"))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", ""])

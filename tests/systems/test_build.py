@@ -29,6 +29,14 @@ def test_learning_rate_falls_as_a_cosine_to_zero_at_the_end(tiny):
     np.testing.assert_allclose(got, [0.2, 0.5, *(0.8 * squares)], atol=1e-6)
 
 
+def test_a_warm_up_longer_than_the_run_is_a_tenth_of_it(tiny):
+    """A few steps of a recipe for many: --config.train.num_steps=20 works alone."""
+    tiny.train.learning_rate, tiny.train.warmup_steps = 0.8, 200
+    tiny.train.decay, tiny.train.num_steps = "cosine", 20
+    got = [float(build.learning_rate(tiny)(n)) for n in (0, 1, 2, 20)]
+    np.testing.assert_allclose(got, [0.4, 0.6, 0.8, 0], atol=1e-6)
+
+
 @pytest.mark.parametrize("decay", ["constant", "cosine"])
 def test_learning_rate_without_a_warm_up_starts_at_its_peak(tiny, decay):
     tiny.train.warmup_steps, tiny.train.decay = 0, decay

@@ -63,16 +63,16 @@ def _table(rows: list[dict]) -> document.Table:
     for row in rows:
         entries = [document.Entry(f"{row['moved']:.2f}")]
         for name in names:
-            entries.append(document.Entry(_number(row["scores"][name])))
-            difference = row["differences"].get(name)
-            text = _number(difference, "+") if difference else document.NONE
+            score, change = row["scores"][name], row["differences"].get(name)
+            entries.append(document.Entry(_number(score)))
+            text = _number(change, signed=True) if change else document.NONE
             entries.append(document.Entry(text))
         lines.append(document.Line([row["cell"]], entries))
     return document.Table(["cell"], groups, lines)
 
 
-def _number(estimate: dict, sign: str = "") -> str:
-    return f"{estimate['value']:{sign}.3g} ± {estimate['error']:.1g}"
+def _number(estimate: dict, signed: bool = False) -> str:
+    return document.plus_minus(estimate["value"], estimate["error"], signed)
 
 
 def _flat(row: dict) -> dict:

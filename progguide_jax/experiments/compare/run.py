@@ -15,6 +15,7 @@ from progguide_jax.runtime import files, writers
 from progguide_jax.scoring import eval_checks, evaluation, sample_sets
 
 DEFAULTS = {"num_images": 100}
+_DEFAULT_FEATURES = "inception"
 
 
 def begin(config: ml_collections.ConfigDict, given, defaults) -> None:
@@ -37,6 +38,8 @@ def check(config) -> None:
         settings.check_grid(config)
     if config.eval.metrics:
         eval_checks.check_eval(config)
+        key = "experiment.compare.num_images"
+        suite.check_count(config.eval.metrics, section.num_images, key)
     if config.eval.samples or config.sample.name:
         raise ValueError(
             "eval.samples and sample.name must be empty: a comparison makes its samples"
@@ -72,17 +75,16 @@ def cells(config) -> list[cells_lib.Cell]:
 
 
 def prepare(config, workdir: str) -> evaluation.Judge | None:
-    """The extractor and the reference; None, and a line that says so, without them."""
+    """The extractor and the reference; None where no metrics are asked for, and, with a
+    line that says so, where nothing but the default features was and they are not here.
+    """
     if not config.eval.metrics:
         return None
     try:
-        suite.check_count(
-            config.eval.metrics,
-            config.experiment.compare.num_images,
-            "experiment.compare.num_images",
-        )
         return evaluation.load_judge(config, workdir)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if config.eval.weights or config.eval.features != _DEFAULT_FEATURES:
+            raise
         logging.warning("no scores, pictures only: %s", error)
         return None
 
