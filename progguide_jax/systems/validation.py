@@ -178,11 +178,13 @@ def check_probing(config: ml_collections.ConfigDict, given: Sequence[str] = ()) 
 def check_examples(config: ml_collections.ConfigDict) -> None:
     """ValueError if a probe would leave out some timestep of some class."""
     classes, timesteps = config.data.num_classes, config.noise.num_timesteps
-    pairs, there = classes * timesteps, config.probe.num_examples
-    if config.probe.timesteps == "stratified" and there < pairs:
+    there, least = config.probe.num_examples, classes * timesteps
+    if config.probe.timesteps == "uniform":
+        least *= 4  # independent draws leave out exp(-4), 2 %, of the timesteps
+    if there < least:
         raise ValueError(
             f"probe.num_examples {there} cannot visit each of {classes} classes x "
-            f"{timesteps} timesteps: use at least {pairs}, or probe.timesteps=uniform"
+            f"{timesteps} timesteps: use at least {least}"
         )
 
 

@@ -253,9 +253,12 @@ def test_examples_must_suffice_where_there_is_a_probe():
     config = changed(**{"probe.num_examples": 9_999})
     validation.check_command(config)
     validation.check_training(config)
-    with pytest.raises(ValueError, match="at least 10000, or probe.timesteps=uniform"):
+    with pytest.raises(ValueError, match="use at least 10000"):
         validation.check_probing(config)
-    config.probe.timesteps = "uniform"
+    config.probe.timesteps, config.probe.num_examples = "uniform", 39_999
+    with pytest.raises(ValueError, match="use at least 40000"):  # draws leave gaps
+        validation.check_probing(config)
+    config.probe.num_examples = 40_000
     validation.check_probing(config)
     smoke = cifar10.get_config("smoke")
     smoke.noise.num_timesteps = 1000
