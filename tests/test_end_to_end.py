@@ -231,7 +231,7 @@ def figure(tmp_path):
          "guidance.apg.eta is set and guidance.rule is 'cfg'"),
         (["sample.py"], ["sample.ddpm.variance=large"], "set sample.solver=ddpm"),
         (["probe.py"], ["guidance.apg.eta=1"], "set guidance.rule=apg"),
-        (["probe.py"], ["probe.num_examples=9"], "num_examples 9 cannot visit each of 2 classes"),
+        (["probe.py"], ["probe.num_examples=9"], "9 cannot visit each of 2 classes"),
         (["train.py"], ["guidance.gn.curve=c.npz"], "set guidance.schedule=gn"),
         (["-m", "eval.metrics"], ["sample.euler.churn=2"], "set sample.solver=euler"),
         (["-m", "eval.reproduce"], ["guidance.scale=9"], "from experiment.scales"),
