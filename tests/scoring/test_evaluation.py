@@ -187,6 +187,7 @@ def test_bad_input_is_one_line(config, workdir, changes, words):
         evaluation.evaluate(config, workdir)
     assert len(str(error.value).splitlines()) == 1
     assert not pathlib.Path(workdir, "scores").exists()
+    assert not pathlib.Path(workdir, "references").exists()  # which may take hours
 
 
 def external(config, tmp_path, **arrays):
@@ -201,6 +202,7 @@ def test_samples_that_cannot_be_scored_are_one_line(config, workdir, tmp_path):
         with pytest.raises(ValueError, match=words) as error:
             evaluation.evaluate(config, workdir)
         assert len(str(error.value).splitlines()) == 1
+        assert not pathlib.Path(workdir, "references").exists()
 
     external(config, tmp_path, arr_0=images)
     fails("diversity: the samples have no labels")
@@ -210,6 +212,10 @@ def test_samples_that_cannot_be_scored_are_one_line(config, workdir, tmp_path):
     external(config, tmp_path, arr_0=images, arr_1=labels % 2)
     config.eval.metrics = ("fd",)
     fails("class 2 has 0 images in the samples")
+    external(config, tmp_path, arr_0=images[:7], arr_1=labels[:7])
+    config.eval.metrics = ("diversity",)
+    fails("diversity needs 3 images or more and class . of other has 2")
+    config.eval.metrics = ("fd",)
     config.eval.per_class = False
     external(config, tmp_path, arr_0=images[:, :4])
     fails("pixels compare only at one size")
