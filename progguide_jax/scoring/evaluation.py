@@ -11,7 +11,7 @@ from progguide_jax.engine import results
 from progguide_jax.metrics import per_class as per_class_lib
 from progguide_jax.metrics import suite
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import digests, files, sharding
+from progguide_jax.runtime import digests, files, sharding, writers
 from progguide_jax.scoring import eval_checks, extraction, sample_sets, statistics
 from progguide_jax.systems import build, validation
 
@@ -240,7 +240,11 @@ def _scores(config, judge: Judge, samples: sample_sets.Samples):
         judge.extractor, samples.images, config.eval.batch_size, samples.name
     )
     whole = suite.Sample(values, logits, labels)
-    options = dict(seed=config.eval.seed, sharding=sharding.batch(judge.extractor.mesh))
+    options = {
+        "seed": config.eval.seed,
+        "sharding": sharding.batch(judge.extractor.mesh),
+        "track": writers.progress,
+    }
     scores = suite.score(metrics, whole, judge.reference.statistics, **options)
     if not config.eval.per_class:
         return scores, {}

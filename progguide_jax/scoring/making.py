@@ -18,7 +18,7 @@ from progguide_jax import data
 from progguide_jax.engine import results
 from progguide_jax.metrics import frechet, suite
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, sharding
+from progguide_jax.runtime import files, sharding, writers
 from progguide_jax.scoring import extraction
 from progguide_jax.systems import build, pictures
 
@@ -36,13 +36,12 @@ def make(config, extractor, settings: dict[str, Any], path) -> results.Result:
         "versions": config_lib.versions(),
     }
     values = _embedded(config, extractor, _as_uint8(dataset.images), about, path)
-    moments = frechet.of(values)
+    moments = frechet.of(values, writers.progress)
     kept = _kept(config, dataset.labels, dataset.num_classes)
     arrays = {"mu": moments.mean, "sigma": frechet.covariance(moments)}
     if config.eval.per_class:
-        each = [
-            frechet.of(values[dataset.labels == c]) for c in range(dataset.num_classes)
-        ]
+        classes = writers.progress(range(dataset.num_classes), "moments of classes")
+        each = [frechet.of(values[dataset.labels == c]) for c in classes]
         arrays["class_mu"] = np.stack([m.mean for m in each])
         arrays["class_sigma"] = np.stack([frechet.covariance(m) for m in each])
     arrays |= {

@@ -8,6 +8,7 @@ import pytest
 import scipy.linalg
 from PIL import Image
 
+from progguide_jax.runtime import writers
 from progguide_jax.scoring import evaluation, sample_sets
 from progguide_jax.systems import build
 
@@ -71,6 +72,20 @@ def test_a_row_is_the_score_of_the_samples_in_the_workdir(config, workdir, capsy
     assert {"config", "versions", "seed"} <= made_by.keys()
     printed = json.loads(capsys.readouterr().out)
     assert printed == {k: v for k, v in row.items() if k != "made_by"}
+
+
+def test_long_work_has_a_bar(config, workdir, monkeypatch):
+    seen, progress = [], writers.progress
+
+    def noted(items, what, **kwargs):
+        seen.append(what)
+        return progress(items, what, **kwargs)
+
+    monkeypatch.setattr(writers, "progress", noted)
+    evaluation.evaluate(config, workdir)
+    reference, of_reference, samples, *of_samples = seen
+    assert (reference, of_reference) == ("pixels: train", "moments")
+    assert samples.startswith("pixels: ") and {"moments", "balls"} <= set(of_samples)
 
 
 def test_a_row_is_found_again_and_made_anew_when_it_must(config, workdir):
