@@ -262,7 +262,7 @@ def _grid(config, workdir, mesh, writer):
     picture = _grid_sampler(config, mesh)
 
     def draw(step, ema_params):
-        grid = picture(ema_params)
+        grid = picture(step, ema_params)
         if jax.process_index() == 0:
             path = epath.Path(workdir) / "grids" / f"step_{step:08d}.png"
             writers.save_png(path, grid)
@@ -272,8 +272,8 @@ def _grid(config, workdir, mesh, writer):
 
 
 def _grid_sampler(config, mesh):
-    """params -> samples side by side, uint8 [H,W,3]: ten of each class, at most 100,
-    by static guidance."""
+    """(step, params) -> samples side by side, uint8 [H,W,3]: ten of each class, at most
+    100, by static guidance."""
     classes, steps = config.data.num_classes, config.train.sample_steps
     count = -(-min(10 * classes, 100) // mesh.size) * mesh.size
     index, labels = np.arange(count), np.arange(count) % classes
@@ -282,7 +282,9 @@ def _grid_sampler(config, mesh):
     omega = {"null": np.full(steps, config.guidance.scale, np.float32)}
     spec = specs.of(plain, omega, num_steps=steps)
 
-    def picture(params):
+    def picture(step, params):
+        what = "drawing the grid of step %d: %d images of %d steps"
+        logging.info(what, step, count, steps)
         system = trained.of(config, params, {})
         images = drawing.draw(system, spec, index, labels, mesh)
         return pictures.tile(pictures.to_uint8(images), columns=10)

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from progguide_jax.metrics import tracking
+
 _BLOCK = 1024  # rows of either set in one matrix of distances
 _SPARE = 4  # neighbours beyond the k-th whose distance is computed exactly
 _PAIR_NUMBERS = 1 << 21  # float64 numbers at a time in exact distances
@@ -24,6 +26,7 @@ class _Layout(NamedTuple):
     centre: np.ndarray  # [D], taken from both sets: products lose fewer digits
     block: int
     sharding: jax.sharding.NamedSharding | None
+    track: tracking.Track
 
 
 class Balls(NamedTuple):
@@ -34,7 +37,7 @@ class Balls(NamedTuple):
     strict: bool  # d < r rather than d <= r
 
 
-def plan(a, b, sharding=None):
+def plan(a, b, sharding=None, track=tracking.silent):
     """How the pairs of two sets are gone through: what the functions below take."""
     centre = (a.sum(0, dtype=np.float64) + b.sum(0, dtype=np.float64)) / (
         len(a) + len(b)
@@ -42,12 +45,12 @@ def plan(a, b, sharding=None):
     # a power of two: few block shapes over many sets, so few compilations
     block = min(_BLOCK, 1 << (max(len(a), len(b)) - 1).bit_length())
     devices = 1 if sharding is None else sharding.mesh.size
-    return _Layout(centre, -(-block // devices) * devices, sharding)
+    return _Layout(centre, -(-block // devices) * devices, sharding, track)
 
 
-def _blocks(x, plan, spec=None):
+def _blocks(x, plan, spec=None, track=tracking.silent, what=""):
     """(first row, rows, array [block,D]) of x, centred, float32, padded with zeros."""
-    for first in range(0, len(x), plan.block):
+    for first in track(range(0, len(x), plan.block), what):
         rows = x[first : first + plan.block]
         padded = np.zeros((plan.block, x.shape[1]), np.float32)
         padded[: len(rows)] = rows - plan.centre
@@ -109,7 +112,7 @@ def nearest(x, k, plan):
     """
     candidates = k + _SPARE
     near = np.empty((len(x), k))
-    for i, rows, query in _blocks(x, plan, "rows"):
+    for i, rows, query in _blocks(x, plan, "rows", plan.track, "neighbours"):
         bound = _place(np.full((plan.block, candidates), _INFINITY), plan)
         index = _place(np.zeros((plan.block, candidates), np.int32), plan)
         for j, columns, keys in _blocks(x, plan):
@@ -151,7 +154,7 @@ def count(points, centres, families: Sequence[Balls], plan):
     counts = [
         (np.zeros(len(points), int), np.zeros(len(centres), int)) for _ in families
     ]
-    for i, rows, query in _blocks(points, plan, "rows"):
+    for i, rows, query in _blocks(points, plan, "rows", plan.track, "balls"):
         for j, columns, keys in _blocks(centres, plan):
             limits = [_limit(balls, i, j, plan) for balls in families]
             sizes = np.int32((rows, columns))

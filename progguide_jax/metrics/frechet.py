@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from progguide_jax.metrics import checks, estimate
+from progguide_jax.metrics import checks, estimate, tracking
 
 _ROWS = 4096  # rows turned to float64 at a time
 
@@ -37,7 +37,9 @@ def empty(dim: int) -> Moments:
     return Moments(0, np.zeros(dim), np.zeros((dim, dim)))
 
 
-def update(m: Moments, x: np.ndarray) -> Moments:
+def update(
+    m: Moments, x: np.ndarray, track: tracking.Track = tracking.silent
+) -> Moments:
     """The moments with the rows of features x [n,D] added.
 
     Batches of any size in any order give the same to rounding. Raises ValueError for
@@ -46,7 +48,7 @@ def update(m: Moments, x: np.ndarray) -> Moments:
     name = f"features after the first {m.count}" if m.count else "features"
     x = checks.check(x, 0, name)
     checks.check_widths(x.shape[1], len(m.mean))
-    for i in range(0, len(x), _ROWS):
+    for i in track(range(0, len(x), _ROWS), "moments"):
         rows = np.asarray(x[i : i + _ROWS], np.float64)
         mean = rows.mean(0)
         rows = rows - mean[None, :]
@@ -65,10 +67,10 @@ def merge(a: Moments, b: Moments) -> Moments:
     return Moments(count, mean, a.scatter + b.scatter + between)
 
 
-def of(x: np.ndarray) -> Moments:
+def of(x: np.ndarray, track: tracking.Track = tracking.silent) -> Moments:
     """Moments of features x [N,D] of any float dtype, a few thousand rows at a time."""
     x = checks.check(x)
-    return update(empty(x.shape[1]), x)
+    return update(empty(x.shape[1]), x, track)
 
 
 def covariance(m: Moments) -> np.ndarray:
@@ -141,6 +143,7 @@ def value_and_influence(
     mean_ref: np.ndarray,
     cov_ref: np.ndarray,
     root_ref: np.ndarray | None = None,
+    track: tracking.Track = tracking.silent,
 ) -> tuple[float, np.ndarray]:
     """FD of the sample with moments m from the reference, and `influence`, for one
     eigenvalue problem once root_ref is at hand.
@@ -160,7 +163,7 @@ def value_and_influence(
     constant = np.trace(cov) - np.sum(np.sqrt(values[kept]))  # tr((I - T) S1)
     unbiased = m.count / (m.count - 1)  # of the covariance, ddof 1
     terms = np.empty(len(x))
-    for i in range(0, len(x), _ROWS):
+    for i in track(range(0, len(x), _ROWS), "influence of images on FD"):
         rows = np.asarray(x[i : i + _ROWS], np.float64) - mean[None, :]
         quadratic = np.sum(rows**2, 1) - np.sum((rows @ g) ** 2, 1)
         linear = 2 * rows @ (mean - mean_ref)
@@ -227,6 +230,7 @@ def infinity(
     root_ref: np.ndarray | None = None,
     num_points: int = 15,
     seed: int = 0,
+    track: tracking.Track = tracking.silent,
 ) -> estimate.Estimate:
     """FD extrapolated to infinitely many samples. Chong and Forsyth 2020.
 
@@ -257,7 +261,7 @@ def infinity(
     sizes = np.linspace(min(5000, max(count // 10, 2)), count, num_points).astype(int)
     bits = np.random.default_rng(seed)
     values = []
-    for size in sizes:
+    for size in track(sizes, "FD of subsets"):
         chosen = bits.choice(count, size, replace=False)
         m = empty(x.shape[1])
         for i in range(0, size, _ROWS):  # or a second copy of the features

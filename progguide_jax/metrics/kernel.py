@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from progguide_jax.metrics import checks, estimate
+from progguide_jax.metrics import checks, estimate, tracking
 
 _ROWS = 2048  # rows and columns of a block of the kernel's matrix
 
@@ -27,6 +27,7 @@ def kid(
     subsets: int = 100,
     subset_size: int = 1000,
     seed: int = 2020,
+    track: tracking.Track = tracking.silent,
 ) -> KID:
     """MMD^2 averaged over random subsets of features a [N,D] and b [M,D].
 
@@ -48,7 +49,7 @@ def kid(
         )
     bits = np.random.RandomState(seed)
     values = []
-    for _ in range(subsets):
+    for _ in track(range(subsets), "KID of subsets"):
         x = a[bits.choice(len(a), subset_size, replace=False)]
         y = b[bits.choice(len(b), subset_size, replace=False)]
         within_x, within_y, between, _ = _row_sums(x, y)
@@ -56,7 +57,9 @@ def kid(
     return KID(float(np.mean(values)), float(np.std(values)))
 
 
-def mmd2(a: np.ndarray, b: np.ndarray) -> estimate.Estimate:
+def mmd2(
+    a: np.ndarray, b: np.ndarray, track: tracking.Track = tracking.silent
+) -> estimate.Estimate:
     """Unbiased MMD^2 of all rows of features a [N,D] and b [M,D], N, M >= 3.
 
     It can be below 0. `kid` estimates the same from subsets; this takes (N + M)^2 D / 2
@@ -69,7 +72,7 @@ def mmd2(a: np.ndarray, b: np.ndarray) -> estimate.Estimate:
         raise ValueError(
             f"MMD with its error needs 3 images in both sets, got {len(a)} and {len(b)}"
         )
-    within_a, within_b, of_a, of_b = _row_sums(a, b)
+    within_a, within_b, of_a, of_b = _row_sums(a, b, track)
     sums = within_a.sum(), within_b.sum(), of_a.sum()
     # each image left out in turn: its row and its column leave the sum within its set
     without_a = _mmd2(sums[0] - 2 * within_a, sums[1], sums[2] - of_a, a[1:], b)
@@ -93,16 +96,16 @@ def _mmd2(within_a, within_b, between, a, b):
     return within - 2 * between / (n * m)
 
 
-def _row_sums(a, b):
+def _row_sums(a, b, track=tracking.silent):
     """Sums of the kernel for each row: of a over the other rows of a [n], of b over the
     other rows of b [m], of a over b [n], of b over a [m]."""
-    of_a, of_b = _blocks(a, b)
-    return _within(a), _within(b), of_a, of_b
+    of_a, of_b = _blocks(a, b, track)
+    return _within(a, track), _within(b, track), of_a, of_b
 
 
-def _within(x):
+def _within(x, track):
     sums = np.zeros(len(x))
-    for i in range(0, len(x), _ROWS):
+    for i in track(range(0, len(x), _ROWS), "kernel within a set"):
         rows = slice(i, i + _ROWS)
         block = _kernel(x[rows], x[rows])
         sums[rows] += block.sum(1) - np.diagonal(block)
@@ -114,9 +117,9 @@ def _within(x):
     return sums
 
 
-def _blocks(a, b):
+def _blocks(a, b, track):
     of_a, of_b = np.zeros(len(a)), np.zeros(len(b))
-    for i in range(0, len(a), _ROWS):
+    for i in track(range(0, len(a), _ROWS), "kernel between the sets"):
         for j in range(0, len(b), _ROWS):
             block = _kernel(a[i : i + _ROWS], b[j : j + _ROWS])
             of_a[i : i + _ROWS] += block.sum(1)

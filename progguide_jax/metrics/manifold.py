@@ -18,7 +18,7 @@ further copies; with < it holds nothing, so in density and coverage copies never
 import jax
 import numpy as np
 
-from progguide_jax.metrics import checks, distances, estimate
+from progguide_jax.metrics import checks, distances, estimate, tracking
 
 
 def radii(
@@ -68,6 +68,7 @@ def precision_recall_terms(
     fake: np.ndarray,
     k: int = 3,
     sharding: jax.sharding.NamedSharding | None = None,
+    track: tracking.Track = tracking.silent,
 ) -> tuple[np.ndarray, np.ndarray]:
     """1. or 0. for each fake image [M] (precision) and for each real one [N] (recall).
 
@@ -76,7 +77,7 @@ def precision_recall_terms(
     fewer images of a set, or features that are not finite.
     """
     real, fake = _check(real, fake, k, k + 1)
-    plan = distances.plan(real, fake, sharding)
+    plan = distances.plan(real, fake, sharding, track)
     balls = [
         distances.Balls(
             distances.nearest(real, k, plan)[:, -1], of_points=False, strict=False
@@ -94,12 +95,13 @@ def density_coverage_terms(
     fake: np.ndarray,
     k: int = 5,
     sharding: jax.sharding.NamedSharding | None = None,
+    track: tracking.Track = tracking.silent,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Balls it is in over k for each fake image [M] (density), 1. or 0. for each real
     one [N] (coverage), which says nothing of how the fake ones were drawn. As
     `precision_recall_terms`; one fake image is enough."""
     real, fake = _check(real, fake, k, 1)
-    plan = distances.plan(real, fake, sharding)
+    plan = distances.plan(real, fake, sharding, track)
     balls = distances.Balls(
         distances.nearest(real, k, plan)[:, -1], of_points=False, strict=True
     )

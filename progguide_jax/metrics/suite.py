@@ -14,6 +14,7 @@ from progguide_jax.metrics import (
     inception_score,
     kernel,
     manifold,
+    tracking,
     vendi,
 )
 
@@ -140,6 +141,7 @@ class _Task(NamedTuple):
     reference: Reference
     seed: int
     sharding: jax.sharding.NamedSharding | None
+    track: tracking.Track
     found: dict[str, Score]  # so far: two metrics share one eigenvalue problem
 
 
@@ -150,11 +152,13 @@ def score(
     *,
     seed: int = 0,
     sharding: jax.sharding.NamedSharding | None = None,
+    track: tracking.Track = tracking.silent,
 ) -> dict[str, Score]:
     """{score: Score}; "precision_recall" gives two scores, the others one.
 
-    seed: of subsets; sharding: for the rows of pairwise distances. ValueError names the
-    metric and what it lacks: logits, labels, reference features or images.
+    seed: of subsets; sharding: for the rows of pairwise distances; track: what long
+    loops are wrapped in. ValueError names the metric and what it lacks: logits, labels,
+    reference features or images.
     """
     check(
         metrics,
@@ -162,7 +166,7 @@ def score(
         labels=sample.labels is not None,
         reference_features=reference.features is not None,
     )
-    task = _Task(sample, reference, seed, sharding, {})
+    task = _Task(sample, reference, seed, sharding, track, {})
     for name in metrics:
         try:
             task.found.update(_METRICS[name](task))
@@ -185,21 +189,18 @@ _PUBLIC = {"fd": "fid", "fd_infinity": "fid_infinity", "is": "is", "kd": "kid"}
 def _fd(task):
     if "fd" in task.found:
         return {}
-    x, reference = task.sample.features, task.reference
+    x, ref = task.sample.features, task.reference
+    m = frechet.of(x, task.track)
     value, terms = frechet.value_and_influence(
-        x, frechet.of(x), reference.mean, reference.covariance, reference.root
+        x, m, ref.mean, ref.covariance, ref.root, task.track
     )
     return {"fd": Score(*estimate.from_terms(value, terms), terms)}
 
 
 def _fd_infinity(task):
-    reference = task.reference
+    x, ref = task.sample.features, task.reference
     fit = frechet.infinity(
-        task.sample.features,
-        reference.mean,
-        reference.covariance,
-        reference.root,
-        seed=task.seed,
+        x, ref.mean, ref.covariance, ref.root, seed=task.seed, track=task.track
     )
     # the fit's subsets share their images: what other images would change comes on top
     task.found.update(_fd(task))
@@ -218,8 +219,8 @@ def _kd(task):
     the same quantity without subsets), not of the subsets, whose drawing
     adds less."""
     real = task.reference.features
-    result = kernel.kid(task.sample.features, real)
-    whole = kernel.mmd2(_as_many(task), real)
+    result = kernel.kid(task.sample.features, real, track=task.track)
+    whole = kernel.mmd2(_as_many(task), real, task.track)
     more = {"std": result.std, "all": whole.value}
     return {"kd": Score(result.mean, whole.error, more=more)}
 
@@ -227,7 +228,7 @@ def _kd(task):
 def _precision_recall(task):
     k = NEIGHBOURS["precision_recall"]
     terms = manifold.precision_recall_terms(
-        task.reference.features, _as_many(task), k, task.sharding
+        task.reference.features, _as_many(task), k, task.sharding, task.track
     )
     return _shares(("precision", "recall"), terms)
 
@@ -235,7 +236,7 @@ def _precision_recall(task):
 def _density_coverage(task):
     k = NEIGHBOURS["density_coverage"]
     terms = manifold.density_coverage_terms(
-        task.reference.features, _as_many(task), k, task.sharding
+        task.reference.features, _as_many(task), k, task.sharding, task.track
     )
     return _shares(("density", "coverage"), terms)
 
@@ -252,7 +253,7 @@ def _shares(names, terms):
 
 
 def _vendi(task):
-    value, terms = vendi.value_and_influence(task.sample.features)
+    value, terms = vendi.value_and_influence(task.sample.features, track=task.track)
     return {"vendi": Score(*estimate.from_terms(value, terms), terms)}
 
 

@@ -11,7 +11,7 @@ The score grows with N while new images bring new directions: compare sets of on
 
 import numpy as np
 
-from progguide_jax.metrics import checks, estimate
+from progguide_jax.metrics import checks, estimate, tracking
 
 _ROWS = 4096  # rows turned to float64 at a time
 
@@ -28,7 +28,9 @@ def score(x: np.ndarray, q: float = 1.0) -> estimate.Estimate:
     return estimate.from_terms(*value_and_influence(x, q))
 
 
-def value_and_influence(x: np.ndarray, q: float = 1.0) -> tuple[float, np.ndarray]:
+def value_and_influence(
+    x: np.ndarray, q: float = 1.0, track: tracking.Track = tracking.silent
+) -> tuple[float, np.ndarray]:
     """The score of features [N,D] and the influence float64 [N] of each image on it.
 
     K / N has the nonzero eigenvalues l of rho = mean of x x^T, x of unit length. One
@@ -43,7 +45,7 @@ def value_and_influence(x: np.ndarray, q: float = 1.0) -> tuple[float, np.ndarra
     if not q > 0:
         raise ValueError(f"the order q of a Vendi score is positive or inf, got {q}")
     x = checks.check(x, 2)
-    values, along = _spectrum(x)
+    values, along = _spectrum(x, track)
     if q == 1:
         entropy = -np.sum(values * np.log(values))
         change = -along(np.log(values)) - entropy
@@ -59,7 +61,7 @@ def value_and_influence(x: np.ndarray, q: float = 1.0) -> tuple[float, np.ndarra
     return float(score), score * change
 
 
-def _spectrum(x):
+def _spectrum(x, track):
     """Nonzero eigenvalues [R] of K / N, ascending, and weights [R] -> [N]: the sum over
     the eigenvectors v of rho of weight times (v^T x)^2, for each normalised row x."""
     number, width = x.shape
@@ -69,7 +71,7 @@ def _spectrum(x):
         values, vectors = np.linalg.eigh(rows @ rows.T / number)
     else:  # the dual form: K / N and rho share their nonzero eigenvalues
         rho = np.zeros((width, width))
-        for i in blocks:
+        for i in track(blocks, "cosines"):
             rows = _normalised(x, i, i + _ROWS)
             rho += rows.T @ rows
         values, vectors = np.linalg.eigh(rho / number)
@@ -81,7 +83,8 @@ def _spectrum(x):
 
     def along(weights):  # block by block: [N,R] would be larger than x
         parts = [
-            (_normalised(x, i, i + _ROWS) @ vectors) ** 2 @ weights for i in blocks
+            (_normalised(x, i, i + _ROWS) @ vectors) ** 2 @ weights
+            for i in track(blocks, "influence of images on vendi")
         ]
         return np.concatenate(parts)
 

@@ -108,9 +108,14 @@ def to_host(x: Any) -> Any:
 
 def agreed(answer: bool) -> bool:
     """Host 0's answer on every host, where files may show at different times."""
+    return bool(from_host_0(np.array(answer)))
+
+
+def from_host_0(x: np.ndarray) -> np.ndarray:
+    """Host 0's array on every host, which all have one of its shape and dtype."""
     if jax.process_count() == 1:
-        return answer
-    return bool(multihost_utils.broadcast_one_to_all(np.array(answer)))
+        return x
+    return np.asarray(multihost_utils.broadcast_one_to_all(x))
 
 
 def barrier(name: str) -> None:

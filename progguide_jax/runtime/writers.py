@@ -11,8 +11,10 @@ import logging
 import math
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import jax
@@ -22,6 +24,9 @@ from etils import epath
 from PIL import Image
 
 from progguide_jax.runtime import files
+
+_DELAY = 2.0  # seconds without a bar
+_PAUSE = 30.0  # seconds between two lines of a bar in a file, if no step ends
 
 
 class _Events(Protocol):
@@ -104,20 +109,50 @@ def progress(
 ) -> tqdm.tqdm:
     """A bar with rate and ETA on stderr, host 0 only, from the second second on.
 
-    Given a total, advance it with .update(); given an iterable, loop over it.
+    Given a total, advance it with .update(); given an iterable, loop over it. Its clock
+    goes on while one step takes long.
     """
     total = iterable_or_total if isinstance(iterable_or_total, int) else None
-    return tqdm.tqdm(
+    return _Bar(
         iterable=None if total is not None else iterable_or_total,
         total=total,
         desc=desc,
         initial=initial,
-        delay=2.0,
+        delay=_DELAY,
         mininterval=0.5 if sys.stderr.isatty() else 10.0,
         file=sys.stderr,
         dynamic_ncols=True,
         disable=jax.process_index() != 0,
     )
+
+
+class _Bar(tqdm.tqdm):
+    """A bar that is drawn again where no step has ended for a while."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self._closed = threading.Event()
+        super().__init__(*args, **kwargs)
+        if not self.disable:
+            pause = 1.0 if sys.stderr.isatty() else _PAUSE
+            # no reference to the bar: one that nobody has any more must end
+            arguments = weakref.ref(self), self._closed, pause
+            threading.Thread(None, _redraw, "bar", arguments, daemon=True).start()
+
+    def close(self) -> None:
+        with self.get_lock():
+            self._closed.set()
+        super().close()
+
+
+def _redraw(bar_of: Callable[[], _Bar | None], closed: threading.Event, pause: float):
+    if closed.wait(_DELAY):
+        return
+    while not closed.wait(pause) and (bar := bar_of()) is not None:
+        with bar.get_lock():
+            if not closed.is_set() and time.time() - bar.last_print_t >= pause:
+                bar.delay = 0  # it is on the screen: close() leaves it there
+                bar.refresh(nolock=True)
+        del bar
 
 
 def _events(directory: epath.Path) -> _Events | None:

@@ -11,7 +11,7 @@ from progguide_jax.engine import results
 from progguide_jax.metrics import per_class as per_class_lib
 from progguide_jax.metrics import suite
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import digests, files, sharding
+from progguide_jax.runtime import digests, files, sharding, writers
 from progguide_jax.scoring import eval_checks, extraction, sample_sets, statistics
 from progguide_jax.systems import build, validation
 
@@ -29,8 +29,10 @@ def evaluate(config, workdir: str) -> None:
     eval_checks.check_eval(config)
     path = sample_sets.locate(config, workdir)
     config = sample_sets.with_data_of(config, path)
-    judge = load_judge(config, workdir)
     samples = sample_sets.read(config, path)
+    extractor = statistics.load_extractor(config)
+    _check_samples(config, extractor, samples)  # a reference may take hours
+    judge = Judge(extractor, statistics.find(config, workdir, extractor))
     row, _ = score(config, workdir, judge, samples)
     if jax.process_index() == 0:
         print(json.dumps({k: v for k, v in row.items() if k != "made_by"}, indent=1))
@@ -145,66 +147,90 @@ def _computed(config, judge: Judge, samples: sample_sets.Samples) -> results.Res
     return results.Result(row | {"made_by": about}, terms)
 
 
-def _check(config, judge: Judge, samples: sample_sets.Samples) -> None:
-    """ValueError if a score will be missing something: before the long work."""
+def _check_samples(config, extractor, samples: sample_sets.Samples) -> None:
+    """ValueError if a score will be missing something, as far as it is known without
+    the reference."""
     metrics, what = config.eval.metrics, samples.name
     suite.check_count(metrics, len(samples.images), what)
-    real = judge.reference.statistics.features
-    if real is not None:
-        suite.check_count(metrics, len(real), "the reference (eval.reference_features)")
-    dim, width = extraction.widths(judge.extractor, samples.images.shape[1:])
-    if config.eval.per_class:
-        _check_classes(config, judge, samples)
+    if not config.eval.reference:
+        _check_kept(config, config.eval.reference_features)
+    extraction.check_images(extractor, samples.images, what)
     shape, expected = samples.images.shape[1:], build.image_shape(config)
-    if judge.extractor.origin["name"] == "pixels" and shape != expected:
+    if extractor.origin["name"] == "pixels" and shape != expected:
         raise ValueError(
             f"{what}: images are {shape}, the reference {expected}: pixels compare "
             "only at one size"
         )
+    if config.eval.per_class:
+        _check_classes(config, samples)
+    _, width = extraction.widths(extractor, shape)
     num_classes = config.data.num_classes
     if "accuracy" in metrics and width != num_classes:
         raise ValueError(
-            f"accuracy: {judge.extractor.name} has {width or 'no'} logits and the data "
+            f"accuracy: {extractor.name} has {width or 'no'} logits and the data "
             f"{num_classes} classes: leave accuracy out of eval.metrics"
         )
     suite.check(
         metrics,
         logits=width is not None,
         labels=samples.labels is not None,
+        reference_features=True,
+    )
+
+
+def _check(config, judge: Judge, samples: sample_sets.Samples) -> None:
+    """ValueError if a score will be missing something: before the long work."""
+    _check_samples(config, judge.extractor, samples)
+    real = judge.reference.statistics.features
+    suite.check(
+        config.eval.metrics,
+        logits=True,
+        labels=True,
         reference_features=real is not None,
     )
+    if real is not None:
+        _check_kept(config, len(real))
+    if config.eval.per_class:
+        _check_classes(config, samples, judge.reference.labels)
+    dim, _ = extraction.widths(judge.extractor, samples.images.shape[1:])
     if len(samples.images) < 10 * dim:
         logging.warning(
             "%s: %d images of %d features: their Fréchet distance is largely the bias "
             "of so few, compare it at this number only (%d or more are better)",
-            what,
+            samples.name,
             len(samples.images),
             dim,
             10 * dim,
         )
 
 
-def _check_classes(config, judge: Judge, samples: sample_sets.Samples) -> None:
-    """ValueError unless every class has, on both sides, what its scores need."""
+_KEPT = "the reference (eval.reference_features)"
+
+
+def _check_kept(config, count: int) -> None:
+    suite.check_count(config.eval.metrics, count, _KEPT)
+
+
+def _check_classes(config, samples: sample_sets.Samples, *reference) -> None:
+    """ValueError unless every class has what its scores need; reference: the labels of
+    its features, where they are known."""
     if samples.labels is None:
         raise ValueError(
             f"{samples.name}: scores per class need labels, there are none"
         )
     try:
         counts = per_class_lib.for_each_class(
-            lambda rows, kept: (len(rows), len(kept)),
+            lambda *rows: [len(each) for each in rows],
             samples.labels,
-            judge.reference.labels,
+            *reference,
             num_classes=config.data.num_classes,
             minimum=2,
         )
     except ValueError as error:
         raise ValueError(f"{samples.name}: {error}") from error
-    for c, (count, kept) in counts.items():
-        metrics = config.eval.metrics
-        suite.check_count(metrics, count, f"class {c} of {samples.name}")
-        what = f"class {c} of the reference (eval.reference_features)"
-        suite.check_count(metrics, kept, what)
+    for c, each in counts.items():
+        for count, what in zip(each, (samples.name, _KEPT), strict=False):
+            suite.check_count(config.eval.metrics, count, f"class {c} of {what}")
 
 
 def _scores(config, judge: Judge, samples: sample_sets.Samples):
@@ -214,7 +240,11 @@ def _scores(config, judge: Judge, samples: sample_sets.Samples):
         judge.extractor, samples.images, config.eval.batch_size, samples.name
     )
     whole = suite.Sample(values, logits, labels)
-    options = dict(seed=config.eval.seed, sharding=sharding.batch(judge.extractor.mesh))
+    options = {
+        "seed": config.eval.seed,
+        "sharding": sharding.batch(judge.extractor.mesh),
+        "track": writers.progress,
+    }
     scores = suite.score(metrics, whole, judge.reference.statistics, **options)
     if not config.eval.per_class:
         return scores, {}

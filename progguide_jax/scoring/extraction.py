@@ -98,14 +98,8 @@ def widths(
     return out["features"].shape[1], None if logits is None else logits.shape[1]
 
 
-def extract(
-    extractor: Extractor, images: np.ndarray, batch_size: int, what: str
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
-    """(rows, features float32 [n,D], logits float32 [n,K] or None), batch by batch.
-
-    images uint8 [N,H,W,3]; every host gets every row. ValueError at features that are
-    not finite.
-    """
+def check_images(extractor: Extractor, images: np.ndarray, what: str) -> None:
+    """ValueError unless these are images that the extractor takes."""
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(
             f"{what}: images are {images.dtype} {list(images.shape)}, scores need "
@@ -116,10 +110,22 @@ def extract(
             f"{what}: images have {images.shape[3]} channels, {extractor.name} takes "
             "RGB: use eval.features=pixels"
         )
+
+
+def extract(
+    extractor: Extractor, images: np.ndarray, batch_size: int, what: str, start: int = 0
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
+    """(rows, features float32 [n,D], logits float32 [n,K] or None), batch by batch,
+    from row `start` on.
+
+    images uint8 [N,H,W,3]; every host gets every row. ValueError at images that
+    `check_images` refuses, and at features that are not finite.
+    """
+    check_images(extractor, images, what)
     mine = sharding.host_rows(batch_size)
-    bar = writers.progress(len(images), f"{extractor.name}: {what}")
+    bar = writers.progress(len(images), f"{extractor.name}: {what}", initial=start)
     with bar:
-        for first in range(0, len(images), batch_size):
+        for first in range(start, len(images), batch_size):
             batch = images[first : first + batch_size]
             n = len(batch)
             if n < batch_size:  # one shape, one compilation

@@ -1,6 +1,5 @@
 """Statistics of real images: what samples are scored against, as a file."""
 
-import hashlib
 import json
 import logging
 import os
@@ -15,8 +14,8 @@ from progguide_jax.engine import results
 from progguide_jax.metrics import frechet, suite
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests, files, sharding, upgrades
-from progguide_jax.scoring import eval_checks, extraction
-from progguide_jax.systems import build, pictures, validation
+from progguide_jax.scoring import eval_checks, extraction, making
+from progguide_jax.systems import build, validation
 
 
 class RealImages(NamedTuple):
@@ -36,7 +35,7 @@ def refer(config, workdir: str) -> None:
     mu float64 [D], sigma [D,D] (ddof 1), features float32 [M,D] and labels int32 [M]
     of eval.reference_features images, class_mu [K,D] and class_sigma [K,D,D] with
     eval.per_class, and about, a JSON text that says what made them. NAME.json beside it
-    says the same.
+    says the same. The same command goes on where it was killed.
     """
     validation.validate(config)
     eval_checks.check_eval(config)
@@ -217,9 +216,10 @@ def _find_or_make(config, workdir: str, extractor) -> results.Result:
 
     def make():
         made.append(path)
-        return _made(config, extractor)
+        return making.make(config, extractor, settings, path)
 
     result = results.find_or_make(path.with_suffix(".json"), settings, make)
+    making.remove_parts(path)
     if not made:
         logging.info("already there: %s", path)
     return result
@@ -244,50 +244,3 @@ def _adopt(path: epath.Path, settings: dict) -> None:
             old.replace(path)
             files.save_json(record, {"made_by": about})
             return
-
-
-def _made(config, extractor) -> results.Result:
-    dataset = build.load_data(config, config.eval.split)
-    values, _ = extraction.extract_all(
-        extractor, _as_uint8(dataset.images), config.eval.batch_size, config.eval.split
-    )
-    moments = frechet.of(values)
-    kept = _kept(config, dataset.labels, dataset.num_classes)
-    arrays = {"mu": moments.mean, "sigma": frechet.covariance(moments)}
-    if config.eval.per_class:
-        each = [
-            frechet.of(values[dataset.labels == c]) for c in range(dataset.num_classes)
-        ]
-        arrays["class_mu"] = np.stack([m.mean for m in each])
-        arrays["class_sigma"] = np.stack([frechet.covariance(m) for m in each])
-    about = _settings(config, extractor) | {
-        "num_images": len(values),
-        "images": hashlib.sha256(np.ascontiguousarray(dataset.images)).hexdigest()[:16],
-        "versions": config_lib.versions(),
-    }
-    arrays |= {
-        "features": values[kept],
-        "labels": dataset.labels[kept],
-        # in the file too, which goes its own way
-        "about": np.array(json.dumps(about)),
-    }
-    return results.Result({"made_by": about}, arrays)
-
-
-def _kept(config, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Rows of the images whose features stay: as many of each class as there are."""
-    most, seed = config.eval.reference_features, config.eval.seed
-    if most >= len(labels):
-        return np.arange(len(labels))
-    rows = [np.flatnonzero(labels == c) for c in range(num_classes)]
-    share = np.diff(np.linspace(0, most, num_classes + 1).astype(int))
-    some = [
-        each[suite.subset(len(each), n, seed)]
-        for each, n in zip(rows, share, strict=True)
-    ]
-    return np.sort(np.concatenate(some))
-
-
-def _as_uint8(images: np.ndarray) -> np.ndarray:
-    """Real images as samples are: two_gaussians has floats in [-1, 1]."""
-    return images if images.dtype == np.uint8 else pictures.to_uint8(images)

@@ -408,9 +408,10 @@ def test_a_batch_that_the_devices_cannot_share(tiny, tmp_path):
 
 
 def test_a_grid_is_the_same_picture_for_the_same_weights(
-    tiny, trained, workdir_copy, tmp_path
+    tiny, trained, workdir_copy, tmp_path, caplog
 ):
     """Drawn by the run itself at step 8, and by one that resumes at 6."""
+    caplog.set_level("INFO")
     tiny.train.num_steps = tiny.train.sample_every = 8
     training.train(tiny, str(tmp_path))
     resumed = workdir_copy(trained)
@@ -420,6 +421,8 @@ def test_a_grid_is_the_same_picture_for_the_same_weights(
         for d in (tmp_path, resumed)
     ]
     assert pictures[0] == pictures[1] and len(pictures[0]) > 500
+    # ten of three classes, and as many more as eight devices share; it may take minutes
+    assert "drawing the grid of step 8: 32 images of 4 steps" in caplog.text
 
 
 def test_the_workdir_says_what_was_run(tiny, trained):

@@ -310,6 +310,13 @@ def test_an_error_of_the_run_is_one_line_and_code_1(capsys, recipe, tmp_path, er
     assert "Traceback" in log and type(error).__name__ in log and "in main" in log
 
 
+def test_no_log_of_an_error_lies_beside_a_good_result(recipe, tmp_path):
+    (tmp_path / "error.log").write_text("Traceback of a command before")
+    arguments = ["prog", f"--config={recipe}", f"--workdir={tmp_path}"]
+    command_line.run(lambda config, workdir: None, arguments)
+    assert not (tmp_path / "error.log").exists()
+
+
 def test_a_mistake_in_the_program_keeps_its_traceback(recipe, tmp_path):
     def main(config, workdir):
         raise KeyError("bug")

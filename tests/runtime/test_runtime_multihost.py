@@ -47,6 +47,7 @@ checkpoints.check_shared(folder)
 whole = np.arange(40, dtype=np.float32).reshape(8, 5)
 rows = sharding.host_rows(8)
 assert rows == slice(4 * index, 4 * index + 4)
+assert sharding.from_host_0(np.full(3, 5 + index)).tolist() == [5, 5, 5]
 x = sharding.put(mesh, {"x": whole[rows]})["x"]
 assert x.shape == (8, 5) and not x.is_fully_addressable
 np.testing.assert_array_equal(sharding.to_host(x), whole)

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import sys
+import threading
 import time
 
 import numpy as np
@@ -137,3 +138,34 @@ def test_a_bar_appears_after_two_seconds_only(capsys, monkeypatch):
         capsys.readouterr()
     assert "7/10" in shown
     assert list(writers.progress(range(3), "loop")) == [0, 1, 2]
+
+
+def test_a_bar_is_drawn_while_its_first_step_still_runs(capfd, monkeypatch):
+    monkeypatch.setattr(writers, "_DELAY", 0.05)
+    monkeypatch.setattr(writers, "_PAUSE", 0.05)
+    shown = ""
+    with writers.progress(40, "sample gn"):
+        end = time.time() + 30
+        while "sample gn:   0%" not in shown and time.time() < end:
+            time.sleep(0.02)  # the step, which has not ended
+            shown += capfd.readouterr().err
+        assert "sample gn:   0%" in shown and "0/40" in shown
+    assert capfd.readouterr().err.endswith("\n")  # what follows has a line of its own
+    time.sleep(0.2)
+    assert not capfd.readouterr().err  # a closed bar is silent
+
+
+def test_a_bar_that_nobody_holds_ends(monkeypatch):
+    def bars():
+        return [thread for thread in threading.enumerate() if thread.name == "bar"]
+
+    monkeypatch.setattr(writers, "_DELAY", 0.01)
+    monkeypatch.setattr(writers, "_PAUSE", 0.01)
+    before = len(bars())
+    bar = writers.progress(40, "forgotten")
+    assert len(bars()) == before + 1
+    del bar
+    end = time.time() + 30
+    while len(bars()) > before and time.time() < end:
+        time.sleep(0.02)
+    assert len(bars()) == before

@@ -8,6 +8,7 @@ import pytest
 import scipy.linalg
 from PIL import Image
 
+from progguide_jax.runtime import writers
 from progguide_jax.scoring import evaluation, sample_sets
 from progguide_jax.systems import build
 
@@ -71,6 +72,20 @@ def test_a_row_is_the_score_of_the_samples_in_the_workdir(config, workdir, capsy
     assert {"config", "versions", "seed"} <= made_by.keys()
     printed = json.loads(capsys.readouterr().out)
     assert printed == {k: v for k, v in row.items() if k != "made_by"}
+
+
+def test_long_work_has_a_bar(config, workdir, monkeypatch):
+    seen, progress = [], writers.progress
+
+    def noted(items, what, **kwargs):
+        seen.append(what)
+        return progress(items, what, **kwargs)
+
+    monkeypatch.setattr(writers, "progress", noted)
+    evaluation.evaluate(config, workdir)
+    reference, of_reference, samples, *of_samples = seen
+    assert (reference, of_reference) == ("pixels: train", "moments")
+    assert samples.startswith("pixels: ") and {"moments", "balls"} <= set(of_samples)
 
 
 def test_a_row_is_found_again_and_made_anew_when_it_must(config, workdir):
@@ -187,6 +202,7 @@ def test_bad_input_is_one_line(config, workdir, changes, words):
         evaluation.evaluate(config, workdir)
     assert len(str(error.value).splitlines()) == 1
     assert not pathlib.Path(workdir, "scores").exists()
+    assert not pathlib.Path(workdir, "references").exists()  # which may take hours
 
 
 def external(config, tmp_path, **arrays):
@@ -201,6 +217,7 @@ def test_samples_that_cannot_be_scored_are_one_line(config, workdir, tmp_path):
         with pytest.raises(ValueError, match=words) as error:
             evaluation.evaluate(config, workdir)
         assert len(str(error.value).splitlines()) == 1
+        assert not pathlib.Path(workdir, "references").exists()
 
     external(config, tmp_path, arr_0=images)
     fails("diversity: the samples have no labels")
@@ -210,6 +227,10 @@ def test_samples_that_cannot_be_scored_are_one_line(config, workdir, tmp_path):
     external(config, tmp_path, arr_0=images, arr_1=labels % 2)
     config.eval.metrics = ("fd",)
     fails("class 2 has 0 images in the samples")
+    external(config, tmp_path, arr_0=images[:7], arr_1=labels[:7])
+    config.eval.metrics = ("diversity",)
+    fails("diversity needs 3 images or more and class . of other has 2")
+    config.eval.metrics = ("fd",)
     config.eval.per_class = False
     external(config, tmp_path, arr_0=images[:, :4])
     fails("pixels compare only at one size")

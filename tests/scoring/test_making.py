@@ -1,0 +1,123 @@
+"""A reference that is killed on the way goes on; what it will cost is said before."""
+
+import jax
+import numpy as np
+import pytest
+
+from progguide_jax import data
+from progguide_jax.runtime import sharding
+from progguide_jax.scoring import extraction, making, statistics
+
+
+@pytest.fixture
+def config(tiny):
+    tiny.eval.features, tiny.eval.metrics = "pixels", ("fd",)
+    tiny.eval.batch_size, tiny.eval.per_class = 16, True  # 96 images, 6 batches
+    return tiny
+
+
+@pytest.fixture(autouse=True)
+def every_batch(monkeypatch):
+    monkeypatch.setattr(making, "_SECONDS", 0.0)
+
+
+def make(config, workdir, most=99):
+    """(the batches that were embedded, the arrays, the file), of a process that dies
+    after `most` batches."""
+    extractor, seen = extraction.load("pixels", sharding.mesh()), []
+
+    def run(variables, images):
+        if not isinstance(images, jax.core.Tracer):
+            if len(seen) == most:
+                raise MemoryError
+            seen.append(np.asarray(images))
+        return extractor.run(variables, images)
+
+    path = statistics.made_path(config, str(workdir), extractor)
+    try:
+        statistics.find(config, str(workdir), extractor._replace(run=run))
+        with np.load(path) as arrays:
+            return seen, dict(arrays), path
+    except MemoryError:
+        return seen, None, path
+
+
+def test_a_killed_reference_goes_on_where_it_stopped_to_the_bit(config, tmp_path):
+    whole, expected, _ = make(config, tmp_path / "whole")
+    for most in (2, 3):  # killed twice
+        _, arrays, path = make(config, tmp_path / "killed", most)
+        assert arrays is None and not path.exists()
+    rest, found, path = make(config, tmp_path / "killed")
+    np.testing.assert_array_equal(rest, whole[5:])  # the last of six batches only
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array, name)
+    names = {p.name for p in path.parent.iterdir()}
+    assert names == {path.name, path.with_suffix(".json").name}  # no parts are left
+
+
+@pytest.mark.parametrize("other", ("features", "data.digest", "split", "seed"))
+def test_parts_of_another_reference_are_not_used(config, tmp_path, other):
+    _, _, path = make(config, tmp_path, 4)
+    parts = path.with_suffix(".parts")
+    assert len(list(parts.iterdir())) == 4
+    if other == "data.digest":  # other images under one name: other shapes or colours
+        config.data.num_examples = 93
+    elif other == "features":
+        for part in parts.iterdir():
+            with np.load(part) as arrays:
+                arrays = dict(arrays)
+            arrays["made_by"] = np.array(str(arrays["made_by"]).replace("pixels", "x"))
+            np.savez(part, **arrays)
+    else:
+        config.eval[other] = {"split": "test", "seed": 1}[other]
+    seen, found, path = make(config, tmp_path)
+    assert len(seen) == 6
+    clean, expected, _ = make(config, tmp_path / "clean")
+    np.testing.assert_array_equal(found["features"], expected["features"])
+
+
+def test_a_damaged_part_is_made_again_with_what_follows_it(config, tmp_path):
+    whole, expected, _ = make(config, tmp_path / "whole")
+    _, _, path = make(config, tmp_path / "killed", 4)
+    second = sorted(path.with_suffix(".parts").iterdir())[1]
+    second.write_bytes(second.read_bytes()[:200])
+    seen, found, _ = make(config, tmp_path / "killed")
+    np.testing.assert_array_equal(seen, whole[1:])
+    np.testing.assert_array_equal(found["mu"], expected["mu"])
+
+
+def test_the_price_is_said_before_the_first_image_and_once(config, tmp_path, caplog):
+    caplog.set_level("INFO")
+    seen, _, path = make(config, tmp_path, most=0)
+    (line,) = [m for m in caplog.messages if "images are embedded" in m]
+    assert not seen and "train split of synthetic: 96 images" in line
+    assert "by pixels" in line and str(path) in line
+    assert "eval.reference=FILE" in line and "eval.split=test" not in line  # as many
+    make(config, tmp_path)
+    caplog.clear()
+    make(config, tmp_path)
+    assert not [m for m in caplog.messages if "images are embedded" in m]
+
+
+def test_a_smaller_split_is_named_with_its_size(config, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(data, "count", lambda *args: 10)
+    make(config, tmp_path, most=0)
+    assert "--config.eval.split=test takes 10 images" in caplog.text
+
+
+def test_the_number_of_images_is_known_without_reading_them(tmp_path):
+    for name in ("a/x.png", "a/y.png", "b/z.png"):
+        path = tmp_path / "test" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "train" / name).touch()
+    assert data.count("folder", str(tmp_path), 0) == 3
+    assert data.count("folder", str(tmp_path / "train"), 0) is None  # it has no test
+    assert data.count("cifar10", "", 50_000) == 10_000
+    assert data.count("cifar10", "", 500) is None
+    assert data.count("synthetic", "", 96) == 96
+    assert data.count("npz", "x.npz", 0) is None
