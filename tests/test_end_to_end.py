@@ -1,4 +1,4 @@
-"""The commands as a user types them.
+"""The commands as a user types them, those of the README first, in its order.
 
 Each command is a process of its own once, on two devices. What is asked of it after
 that runs its file in this process: the same lines, without the seconds that importing
@@ -10,11 +10,13 @@ import logging
 import os
 import pathlib
 import runpy
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import readme
 
 from configs.paper import fig2
 from progguide_jax.runtime import config as config_lib
@@ -69,13 +71,18 @@ def times(workdir):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """What the three commands leave."""
-    folder = tmp_path_factory.mktemp("cifar10")
-    for command in ("train.py", "probe.py", "sample.py"):
-        code, _, errors = run(command, CIFAR, f"--workdir={folder}")
+def runs(tmp_path_factory):
+    """What the README calls runs/."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def workdir(runs):
+    """What the README's train.py, probe.py and sample.py leave."""
+    for command in readme.commands(runs)[1:4]:
+        code, _, errors = run(*command)
         assert code == 0, errors
-    return folder
+    return runs / "cifar10"
 
 
 def test_train_probe_sample(workdir):
@@ -88,7 +95,7 @@ def test_train_probe_sample(workdir):
     assert len(env["devices"]) == 2 and env["argv"][0] == "train.py"
     with np.load(workdir / "probe" / "curve.npz") as curve:
         assert curve["g"].shape == (3, 100) and np.all(curve["g"] > 0)
-    (folder,) = (workdir / "samples").iterdir()
+    (folder,) = (workdir / "samples").glob("gn_w1_*")
     with np.load(folder / "samples.npz") as samples:
         assert samples["images"].shape == (40, 8, 8, 3)
         assert samples["images"].std() > 5
@@ -96,13 +103,32 @@ def test_train_probe_sample(workdir):
         assert (workdir / picture).stat().st_size > 500
 
 
-def test_finished_commands_find_what_is_there(workdir, run_here):
+def test_finished_commands_find_what_is_there(workdir, runs, run_here):
     """Made on two devices, found on eight."""
     before = times(workdir)
-    for command in ("train.py", "probe.py", "sample.py"):
-        code, _, errors = run_here(command, CIFAR, f"--workdir={workdir}")
+    for command in readme.commands(runs)[1:4]:
+        code, _, errors = run_here(*command)
         assert code == 0 and any("already" in line for line in errors), errors
     assert times(workdir) == before
+
+
+def test_the_rest_of_the_readme(workdir, tmp_path, run_here):
+    """On a copy: another rule with a trace, a comparison, a score, the table."""
+    cifar = shutil.copytree(workdir, tmp_path / "cifar10")
+    rest, printed = readme.commands(tmp_path)[4:], []
+    assert len(rest) == 4
+    for command in rest:
+        code, out, errors = run_here(*command)
+        assert code == 0, errors
+        printed.append(out)
+    (trace,) = cifar.glob("samples/gn_*/trace.png")
+    assert trace.stat().st_size > 1000
+    for report in ("compare/report.html", "table2/report.html"):
+        assert "data:image/png;base64," in (cifar / report).read_text()
+    scored = json.loads(printed[2])
+    assert scored["samples"].startswith("gn_w1_ddim5") and scored["scores"]
+    rows = (cifar / "table2" / "rows.jsonl").read_text().splitlines()
+    assert [json.loads(row)["cell"] for row in rows] == ["static_w0.5", "gn_w0.5"]
 
 
 def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir, run_here):
@@ -154,22 +180,19 @@ def test_a_bad_command_ends_in_one_line(
     assert times(workdir) == before
 
 
-def test_reproduce_writes_a_report_and_finds_it_again(tmp_path, run_here):
-    arguments = (
-        "-m", "eval.reproduce", "--config=configs/paper/fig2.py:smoke",
-        f"--workdir={tmp_path}",
-    )  # fmt: skip
+def test_reproduce_writes_a_report_and_finds_it_again(runs, run_here):
+    arguments, fig2 = readme.commands(runs)[0], runs / "fig2"
     code, out, errors = run(*arguments)
     assert code == 0, errors
     (report,) = [line for line in out.splitlines() if line.startswith("report: ")]
     html = pathlib.Path(report.removeprefix("report: ")).read_text()
     assert html.count("data:image/png;base64,") >= 4
-    cells = {p.stem for p in (tmp_path / "experiment" / "cells").glob("*.json")}
+    cells = {p.stem for p in (fig2 / "experiment" / "cells").glob("*.json")}
     assert len(cells) == 8  # four schedules, two scales
-    before = times(tmp_path)
+    before = times(fig2)
     code, _, errors = run_here(*arguments)
     assert code == 0, errors
-    assert times(tmp_path) == before
+    assert times(fig2) == before
 
 
 def test_reproduce_wants_a_config_of_the_paper(tmp_path, run_here):
@@ -178,12 +201,15 @@ def test_reproduce_wants_a_config_of_the_paper(tmp_path, run_here):
     assert errors[-1].startswith("error: ") and "configs/paper/fig2.py" in errors[-1]
 
 
-EVAL = ("-m", "eval.metrics", CIFAR, "--config.eval.features=pixels")
+EVAL = (
+    "-m", "eval.metrics", CIFAR, "--config.eval.features=pixels",
+    "--config.eval.samples=gn_w1",
+)  # fmt: skip
 
 
 def test_samples_are_scored_by_a_command(workdir, tmp_path, run_here):
     fd = "--config.eval.metrics=('fd',)"
-    reference = ("-m", "eval.reference", *EVAL[2:], f"--workdir={tmp_path}")
+    reference = ("-m", "eval.reference", *EVAL[2:4], f"--workdir={tmp_path}")
     code, _, errors = run_here(*reference, "--config.eval.split=test")
     assert code == 0, errors
     (file,) = (tmp_path / "references").glob("*.npz")

@@ -2,13 +2,31 @@
 
 import pytest
 
-from configs import base, calibration
+from configs import base, calibration, cifar10
 from configs.paper import fig2, fig7b, table1, table2
 from progguide_jax import experiments
 from progguide_jax.experiments import reproduce
+from progguide_jax.experiments.compare import run as compare
 from progguide_jax.runtime import config as config_lib
 
-RECIPES = {"two_gaussians": fig2, "sweep": table2, "calibration": calibration}
+
+class Comparison:
+    """What eval.compare makes of a config."""
+
+    @staticmethod
+    def get_config(arg):
+        config = cifar10.get_config(arg)
+        compare.begin(config, [], base.get_config())
+        config.eval.features, config.eval.metrics = "pixels", ("fd",)
+        return config
+
+
+RECIPES = {
+    "two_gaussians": fig2,
+    "sweep": table2,
+    "compare": Comparison,
+    "calibration": calibration,
+}
 SECTIONS = [(n, key) for n, e in experiments.EXPERIMENTS.items() for key in e.defaults]
 
 
@@ -139,7 +157,7 @@ def test_another_network_can_be_named_without_unsetting_the_recipes():
 
 
 def test_only_a_sweep_that_probes_needs_examples():
-    for recipe, words in ((fig7b, None), (table2, "at least 300, or"), (fig2, "use")):
+    for recipe, words in ((fig7b, None), (table2, "at least 300"), (fig2, "use")):
         config = recipe.get_config("smoke")
         config.probe.num_examples = 9
         if words:
