@@ -101,3 +101,7 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
             exec(compile("".join(lines), path.name, "exec"), names)
     y = names["final"]  # class-axis positions by schedule: schedules overshoot less
     assert y["static"] > y["linear"] > y["cosine"] > 4
+    own = names["pictures"]  # bright before dark: the classes are in the order of names
+    assert own.images.shape == (64, 32, 32, 1)
+    brightness = own.images.mean((1, 2, 3))
+    assert np.all((brightness > 127) == (own.labels == 0))
