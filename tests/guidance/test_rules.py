@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from progguide_jax.diffusion import levels, prediction, process
+from progguide_jax.diffusion import levels, prediction, process, solvers
 from progguide_jax.guidance import rules
 
 NS = process.ddpm_linear()
@@ -131,3 +131,11 @@ def test_one_reference_only(name):
 def test_bad_settings_of_apg(settings, words):
     with pytest.raises(ValueError, match=words):
         rules.apg(**settings)
+
+
+def test_cfgpp_goes_with_the_solvers_whose_every_step_uses_x0_and_eps():
+    """Heun's second stage is made of eps alone, the others' steps of x0 alone."""
+    grid = levels.from_timesteps(NS, np.array([800, 500, 200]))
+    fit = {name: solvers.make(name)(grid).renoises for name in solvers.names()}
+    assert [name for name, fits in fit.items() if fits] == ["ddim", "euler"]
+    assert solvers.ddim()(levels.from_timesteps(NS, np.array([500]))).renoises
