@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from benchmarks import measure
-from progguide_jax.diffusion import levels, samplers
+from progguide_jax.diffusion import levels, plans, solvers
 from progguide_jax.engine import training
 from progguide_jax.runtime import sharding
 from progguide_jax.systems import build
@@ -90,7 +90,9 @@ def our_programs(config, module, params, mesh, data, timesteps):
         return metrics
 
     def sample(double_batch):
-        program = measure.guided(module, config, mesh, timesteps, double_batch)
+        program = measure.guided(
+            module, config, mesh, timesteps, double_batch=double_batch
+        )
         return lambda: program(placed, data["eps"], data["label"], omega)
 
     programs = {"network": network, "train": train}
@@ -101,9 +103,9 @@ def our_programs(config, module, params, mesh, data, timesteps):
 
 def torch_settings(config, module, timesteps) -> dict:
     ns = build.noise_schedule(config)
-    alpha_bar = ns.alpha_bar[timesteps]
-    a, b, _, _ = samplers.ddim().coefficients(alpha_bar, np.append(alpha_bar[1:], 1.0))
-    steps = (timesteps, np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), a, b)
+    plan = solvers.ddim()(levels.from_timesteps(ns, timesteps))
+    a, b = plan.matrix[:, 0, plans.X0], plan.matrix[:, 0, plans.EPS]
+    steps = (timesteps, plan.alpha, plan.sigma, a, b)
     return {
         "base_channels": module.base_channels,
         "channel_mult": list(module.channel_mult),

@@ -22,7 +22,7 @@ from configs import cifar10
 from progguide_jax.extractors import inception
 from progguide_jax.metrics import frechet, suite
 from progguide_jax.runtime import sharding
-from progguide_jax.scoring import evaluation, extraction, statistics
+from progguide_jax.scoring import evaluation, extraction, sample_sets, statistics
 
 DIM, LOGITS, KEPT = 2048, 1008, 10_000
 METRICS = ("fd", "is", "kd", "precision_recall", "density_coverage", "vendi")
@@ -39,7 +39,7 @@ def main(argv=None) -> None:
     config.eval.metrics, config.eval.batch_size = METRICS, args.batch
     bits = np.random.default_rng(0)
     images = bits.integers(0, 256, (args.images, 32, 32, 3), dtype=np.uint8)
-    samples = evaluation.Samples("noise", images, None, {"images": "noise"})
+    samples = sample_sets.Samples("noise", images, None, {"images": "noise"})
     before = resident()
     judge = evaluation.Judge(extractor(mesh, args), reference(bits))
     with tempfile.TemporaryDirectory() as workdir:
@@ -50,13 +50,13 @@ def main(argv=None) -> None:
     measure.report("memory", [row], args, images=args.images)
 
 
-def reference(bits) -> statistics.Reference:
+def reference(bits) -> statistics.RealImages:
     real = bits.normal(size=(KEPT, DIM)).astype(np.float32)
     moments = frechet.of(real)
     covariance = frechet.covariance(moments)
     root = frechet.root(covariance)
-    statistics = suite.Reference(moments.mean, covariance, real, root)
-    return statistics.Reference({}, statistics, None, None)
+    made = suite.Reference(moments.mean, covariance, real, root)
+    return statistics.RealImages({}, made, None, None)
 
 
 def extractor(mesh, args) -> extraction.Extractor:

@@ -34,4 +34,4 @@ def test_smoke(name, tmp_path):
     rows = {r["what"]: r for r in json.loads(out.read_text())["rows"]}
     assert all(r["median"] > 0 for r in rows.values())
     if name == "sampling":
-        assert rows["compilations of 5 schedules"]["median"] == 1
+        assert rows["compilations: 5 schedules x ddim, ddpm"]["median"] == 1

@@ -97,12 +97,25 @@ def _stacked(fn, x, level: process.Level, conds: list) -> list[jax.Array]:
     """fn under every one of the conditions, in one pass."""
     n, batch = len(conds), len(x)
     if n == 1:
-        return [fn(x, level, conds[0])]
+        return [_checked(fn(x, level, conds[0]), x)]
     # row by row c, u, c, u, ...: each device repeats the rows that it holds
     together = jax.tree.map(
         lambda *c: jnp.stack(c, 1).reshape(n * batch, *c[0].shape[1:]), *conds
     )
     repeated = process.Level(*(jnp.repeat(value, n) for value in level))
-    raw = fn(jnp.repeat(x, n, axis=0), repeated, together)
+    repeated_x = jnp.repeat(x, n, axis=0)
+    raw = _checked(fn(repeated_x, repeated, together), repeated_x)
     raw = raw.reshape(batch, n, *x.shape[1:])
     return [raw[:, i] for i in range(n)]
+
+
+def _checked(raw, x: jax.Array) -> jax.Array:
+    """What a model returned for x; ValueError unless it is one number for each of x."""
+    shape = getattr(raw, "shape", None)
+    if shape != x.shape or not jnp.issubdtype(raw.dtype, jnp.floating):
+        there = f"{raw.dtype} {shape}" if shape is not None else type(raw).__name__
+        raise ValueError(
+            f"the model returned {there} for x of {x.dtype} {x.shape}: it must be "
+            "floating-point and of the shape of x"
+        )
+    return raw

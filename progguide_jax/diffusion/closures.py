@@ -50,16 +50,38 @@ def by_trace(fn: Callable, *args) -> Keyed:
 
 
 def by_variables(fn: Callable) -> Callable:
-    """fn, equal to another function of the same code that reads the same variables:
-    those that its own lines name, their arrays and numbers one by one. What is no plain
-    function is itself."""
-    if not inspect.isfunction(fn):
-        return fn
-    read = inspect.getclosurevars(fn)
-    leaves, tree = jax.tree.flatten((read.nonlocals, read.globals, fn.__defaults__))
-    numbers = int | float | complex | bool | str
-    marks = [(type(v), v if isinstance(v, numbers) else _identity(v)) for v in leaves]
-    return Keyed(fn, (fn.__code__, tree, *marks), leaves)
+    """fn, equal to another function of the same code that reads the same arrays and
+    numbers, by itself or in functions of the user's that it calls. What reads anything
+    else, such as an object whose attributes may have changed, is like nothing else."""
+    held: list = []
+    return Keyed(fn, (_mark(fn, held, ()),), held)
+
+
+_LIBRARIES = ("jax", "numpy", "flax", "progguide_jax", "functools", "math", "builtins")
+
+
+def _mark(value: Any, held: list, inside: tuple):
+    """What tells a value from another one; held: what must live as long as the mark."""
+    held.append(value)
+    if value is None or isinstance(value, int | float | complex | bool | str):
+        return type(value), value
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return _identity(value)
+    home = (getattr(value, "__module__", None) or "").partition(".")[0]
+    if inspect.ismodule(value) or inspect.isbuiltin(value) or home in _LIBRARIES:
+        return id(value)
+    if any(value is outer for outer in inside):
+        return "itself"
+    if inspect.isfunction(value):
+        read, inside = inspect.getclosurevars(value), (*inside, value)
+        around = (dict(read.nonlocals), dict(read.globals), value.__defaults__)
+        return value.__code__, _mark(around, held, inside)
+    leaves, tree = jax.tree.flatten(value)
+    if len(leaves) == 1 and leaves[0] is value:
+        new = object()  # equal to itself only
+        held.append(new)
+        return id(new)
+    return tree, *(_mark(leaf, held, inside) for leaf in leaves)
 
 
 def _constants(closed: ClosedJaxpr) -> list:

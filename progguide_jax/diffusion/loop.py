@@ -60,6 +60,9 @@ def rows(
         )
     omega = {name: jnp.asarray(omega[name], x.dtype) for name in references}
     for values in omega.values():
+        known = not isinstance(values, jax.core.Tracer)
+        if known and not np.all(np.isfinite(np.asarray(values, np.float32))):
+            raise ValueError("omega has entries that are not finite")
         if values.shape not in ((num_steps,), (num_steps, batch)):
             table = values.ndim == 2 and values.shape[1] == num_steps
             hint = "; a table [K,S] needs labels=" if table else ""

@@ -82,6 +82,10 @@ def sample(
     if labels is not None:
         omega = _of_labels(omega, labels, len(timesteps))
     fn = jax.tree_util.Partial(_at_timestep, eps_fn)
+    if any(solver is entry.make for entry in solvers.SOLVERS.values()):
+        raise ValueError(
+            f"solver is the factory {solver.__name__}: call it, {solver.__name__}()"
+        )
     plan = (solver or solvers.ddim())(levels)
     if np.any(plan.t % 1):
         raise ValueError(

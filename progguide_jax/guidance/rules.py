@@ -53,6 +53,11 @@ def of(rule: Rule | Callable) -> Rule:
     them over as arguments."""
     if isinstance(rule, Rule):
         return rule
+    if any(rule is entry.make for entry in RULES.values()):
+        raise ValueError(
+            f"rule is the factory rules.{rule.__name__}: call it, "
+            f"rules.{rule.__name__}()"
+        )
     if not callable(rule):
         raise ValueError(
             "a rule is a function (evaluate, step, carry) or what `rules.make` gives, "

@@ -96,7 +96,8 @@ def _limits(num_timesteps, t_min, t_max) -> tuple[float, float]:
             "is the same everywhere"
         )
     for name, limit in (("t_min", t_min), ("t_max", t_max)):
-        if limit is not None and 0 < limit < 1:
+        fraction = isinstance(limit, float) and 0 < limit <= 1
+        if fraction or (limit is not None and 0 < limit < 1):
             raise ValueError(
                 f"{name} {limit} is a fraction and limits are timesteps 0 ... {last}: "
                 f"{limit} of them is {name}={limit * num_timesteps:g}"
@@ -263,11 +264,16 @@ def make(
     try:
         curve = schedule.curve(num_timesteps, **shape)
         weights = curves.standardise(
-            curve, timesteps, num_timesteps, normalize or schedule.normalize
+            curve,
+            timesteps,
+            num_timesteps,
+            schedule.normalize if normalize is None else normalize,
         )
     except TypeError as error:  # "_gn() missing 1 required positional argument: 'g'"
         reason = str(error).split("() ", 1)[-1]
         raise ValueError(f"schedule {name!r}: {reason}") from error
+    if not np.all(np.isfinite(weights)):
+        raise ValueError(f"schedule {name!r}: the curve is not finite everywhere")
     if scale:
         _check_acts(name, weights)
     return (scale * weights).astype(np.float32)

@@ -55,7 +55,8 @@ _NEEDS = {
     "accuracy": ("logits", "labels"),
 }
 _LACKS = {
-    "logits": "these features come without logits: use a classifier's",
+    "logits": "these features come without logits: use a classifier's, or leave it "
+    "out of eval.metrics",
     "labels": "the samples have no labels, which this metric needs: leave it out",
     "reference_features": "the reference has moments only and this metric needs its "
     "features: make one with python -m eval.reference",

@@ -43,6 +43,14 @@ def load_data(config, split: str = "train") -> data.Dataset:
     """A split of config.data."""
     settings = entries.common(config, "data") | entries.settings(config, "data.name")
     del settings["flip"]
+    if config.data.name in data.FILES:
+        return data.load(**settings, split=split)
+    return _generated(split, **settings)
+
+
+@functools.lru_cache(maxsize=1)
+def _generated(split: str, **settings) -> data.Dataset:
+    """What is a function of its settings is made once for training, probing, ..."""
     return data.load(**settings, split=split)
 
 

@@ -125,7 +125,39 @@ def test_a_rule_is_known_by_the_numbers_that_it_reads():
     assert (compilations(anew), compilations(anew)) == (1, 0)
 
 
-def test_what_is_no_function_is_itself():
-    assert closures.by_variables(max) is max
+def test_what_is_no_function_is_no_rule():
     with pytest.raises(ValueError, match="a rule is a function .* got str"):
         sample(network, params=PARAMS, rule="cfg")
+
+
+class Halver:
+    """A rule that is an object."""
+
+    strength = 0.5
+
+    def __call__(self, evaluate, step, carry):
+        c, u = evaluate("cond", "null")
+        return step.mix(lambda c, u: c + self.strength * (c - u), c, u), carry
+
+
+def test_a_rule_that_reads_an_object_or_another_function_is_not_stale():
+    def at(strength):
+        omega = np.full(5, strength)
+        run = dict(cond=LABEL, null_cond=2, noise_schedule=NS, timesteps=TS)
+        return samplers.sample(network, X_T, params=PARAMS, omega=omega, **run)
+
+    strength = 0.5
+
+    def helper():
+        return strength
+
+    def calls_another(evaluate, step, carry):
+        c, u = evaluate("cond", "null")
+        return step.mix(lambda c, u: c + helper() * (c - u), c, u), carry
+
+    halver = Halver()
+    for strength in (0.5, 0.25):
+        halver.strength = strength
+        for rule in (halver, halver.__call__, calls_another):
+            guided = sample(network, params=PARAMS, rule=rule)
+            np.testing.assert_allclose(guided, at(strength), rtol=1e-5)

@@ -616,3 +616,21 @@ def test_a_table_for_each_class_is_read_by_label():
         run(table[0], labels=labels)
     with pytest.raises(ValueError, match=r"labels are 0 \.\.\. 2 and omega has 2 rows"):
         run(table[:2], labels=labels)
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda eps: eps[..., :1], lambda eps: eps[:1], lambda eps: eps[0],
+    lambda eps: eps.astype(int), lambda eps: (eps, eps), lambda eps: 0.0,
+])  # fmt: skip
+def test_a_model_that_returns_something_else_is_told(wrong):
+    with pytest.raises(ValueError, match="the model returned .* for x of float32"):
+        run(0.5, eps_fn=lambda x, t, label: wrong(toy(x, t, label)))
+
+
+def test_factories_must_be_called_and_weights_be_finite():
+    with pytest.raises(ValueError, match=r"factory rules.cfg: call it, rules.cfg\(\)"):
+        run(0.5, rule=rules.cfg)
+    with pytest.raises(ValueError, match=r"factory ddim: call it, ddim\(\)"):
+        run(0.5, solver=samplers.ddim)
+    with pytest.raises(ValueError, match="omega has entries that are not finite"):
+        run(np.nan)

@@ -99,7 +99,7 @@ def run(config, workdir: str, prepared: None = None) -> None:
     folder = epath.Path(workdir) / config.experiment.folder
     data = _data(folder, config).arrays
     plane = pca.Plane(data["mean"], data["directions"], data["variances"])
-    _closeness(folder, config, systems, model)
+    _closeness(folder, config, systems, model, mesh)
     draw = _drawer(mesh, _view(model, plane))
     every = cells(config)
     made = [weights.make(c.config, workdir, origin["checkpoint"]) for c in every]
@@ -220,7 +220,7 @@ def _data(folder, config) -> results.Result:
     return results.find_or_make(folder / "data.json", made_by, make)
 
 
-def _closeness(folder, config, systems, model) -> results.Result:
+def _closeness(folder, config, systems, model, mesh) -> results.Result:
     """Excess loss over the Bayes floor, and the error of eps_c - eps_u, at some t.
 
     The excess of a prediction over the floor E (eps - eps*)^2 is E (eps_hat - eps*)^2,
@@ -228,7 +228,8 @@ def _closeness(folder, config, systems, model) -> results.Result:
     """
     ns = build.noise_schedule(config)
     count = min(CLOSENESS_IMAGES, 4 * config.experiment.two_gaussians.num_images)
-    label = jnp.arange(count) % 2
+    count = -(-count // mesh.size) * mesh.size
+    label = sharding.put(mesh, np.arange(count, dtype=np.int32) % 2)
     branches = {
         who: [system.branch(c) for c in (label, jnp.full_like(label, gaussians.NULL))]
         for who, system in systems.items()
