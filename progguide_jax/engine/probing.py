@@ -40,6 +40,8 @@ def probe(config, workdir: str) -> None:
     if results.find(path, made_by) or _found_without_made_by(path, made_by):
         logging.info("already there: %s", curve_path(workdir))
         return
+    if path.exists() and jax.process_index() == 0:
+        logging.warning("%s is of another probe: it is made again", curve_path(workdir))
     dataset = build.load_data(config)
     with jax.default_matmul_precision("highest"):
         acc = _accumulate(config, mesh, path.parent, dataset, params, made_by)

@@ -111,8 +111,16 @@ def better(score: str) -> str:
     return "lower" if score in ("fd", "fd_infinity", "kd") else "higher"
 
 
-def check_count(metrics: Sequence[str], count: int, what: str) -> None:
-    """ValueError with the number needed if a metric needs more than `count` images."""
+def check_count(
+    metrics: Sequence[str], count: int, what: str, num_classes: int = 0
+) -> None:
+    """ValueError with the number needed if a metric needs more than `count` images,
+    drawn in turn from num_classes classes."""
+    if "diversity" in metrics and count < 3 * num_classes:
+        raise ValueError(
+            f"diversity needs 3 images of each of {num_classes} classes and {what} has "
+            f"{count}: make {3 * num_classes}, or leave it out of eval.metrics"
+        )
     for name in metrics:
         if count < MINIMUM[name]:
             raise ValueError(

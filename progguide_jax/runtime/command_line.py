@@ -4,8 +4,8 @@
     python sample.py --workdir=DIR --config.guidance.schedule=gn
 
 Exit codes: 0; 1 for an error while running; 2 for a command that cannot be run as it
-is written; 130 for Ctrl-C. An error is one line on stderr; that of code 1 has its
-traceback in WORKDIR/error.log.
+is written; 130 for Ctrl-C, and for a signal after which training has saved its step. An
+error is one line on stderr; that of code 1 has its traceback in WORKDIR/error.log.
 """
 
 import contextlib
@@ -65,6 +65,9 @@ def run(
         (epath.Path(workdir) / "error.log").unlink(missing_ok=True)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except InterruptedError as stop:  # which says what was saved
+        print(f"interrupted: {_first_line(stop)}", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, FloatingPointError) as error:
         with contextlib.suppress(OSError):  # the disk may be full

@@ -52,12 +52,6 @@ def idle(config) -> list[str]:
         lines += [f"{key} does nothing: {why}" for key in unread]
     if config.data.dir and config.data.name not in data.FILES:
         lines.append(f"data.dir is not read: {config.data.name} is generated")
-    train = config.train
-    if train.decay == "cosine" and train.warmup_steps >= train.num_steps:
-        lines.append(
-            f"train.warmup_steps {train.warmup_steps} would be all of num_steps "
-            f"{train.num_steps}: a tenth of it is used"
-        )
     if config.noise.zero_terminal_snr and specs.grid(config).alpha[0] > 0:
         lines.append(
             f"noise.zero_terminal_snr does nothing in sampling: spacing "

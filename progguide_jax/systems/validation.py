@@ -167,6 +167,13 @@ def check_training(
             f"checkpoint.step is {config.checkpoint.step}: it is for probing and "
             "sampling; training goes on from the newest checkpoint: leave it out"
         )
+    train = config.train
+    if train.decay == "cosine" and train.warmup_steps >= train.num_steps:
+        logging.warning(
+            "train.warmup_steps %d would be all of num_steps %d: a tenth of it is used",
+            train.warmup_steps,
+            train.num_steps,
+        )
 
 
 def check_probing(config: ml_collections.ConfigDict, given: Sequence[str] = ()) -> None:

@@ -248,11 +248,12 @@ def test_a_killed_probe_goes_on_as_if_it_had_not_been(
     assert len(calls) == 12
 
 
-def test_another_probe_starts_anew(tiny, probed, workdir_copy, monkeypatch):
+def test_another_probe_starts_anew_and_says_so(tiny, probed, workdir_copy, caplog):
     workdir = workdir_copy(probed)
     before = curve(workdir)
     tiny.probe.seed = 1
     probing.probe(tiny, workdir)
+    assert "curve.npz is of another probe: it is made again" in caplog.text
     assert not np.array_equal(curve(workdir)["g"], before["g"])
     made_by = json.loads((pathlib.Path(workdir) / "probe/curve.json").read_text())
     made_by = made_by["made_by"]

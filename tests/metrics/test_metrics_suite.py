@@ -258,3 +258,10 @@ def test_long_loops_are_shown_and_nothing_changes(gaussians, name):
     assert seen and all(what and count for what, count in seen)
     for score, expected in suite.score((name,), *gaussians).items():
         assert shown[score][:2] == expected[:2]  # value and error
+
+
+def test_diversity_needs_three_images_of_each_class():
+    with pytest.raises(ValueError, match="3 images of each of 10 classes .* make 30"):
+        suite.check_count(("diversity",), 29, "sample.num_images", 10)
+    suite.check_count(("diversity",), 30, "sample.num_images", 10)
+    suite.check_count(("diversity",), 29, "sample.num_images")

@@ -332,6 +332,15 @@ def test_ctrl_c_is_one_line_and_code_130(capsys, recipe, tmp_path):
     code, lines = ended(capsys, main, f"--config={recipe}", f"--workdir={tmp_path}")
     assert code == 130 and lines == ["interrupted"]
 
+    def stopped(config, workdir):
+        raise InterruptedError("stopped by a signal after step 3, saved")
+
+    code, lines = ended(capsys, stopped, f"--config={recipe}", f"--workdir={tmp_path}")
+    assert code == 130 and lines == [
+        "interrupted: stopped by a signal after step 3, saved"
+    ]
+    assert not (tmp_path / "error.log").exists()
+
 
 def test_print_config_and_help_need_no_workdir(capsys, recipe):
     for arguments, words in (

@@ -294,8 +294,6 @@ def test_one_cell_that_uses_a_key_is_enough():
         ({"noise.zero_terminal_snr": True, "train.predicts": "v",
           "sample.spacing": "trailing", "train.loss_weight": "min_snr"},
          ["min_snr is 0 at pure noise"]),
-        ({"train.decay": "cosine", "train.num_steps": 5000},
-         ["train.warmup_steps 5000 would be all of num_steps 5000: a tenth"]),
         ({"noise.zero_terminal_snr": True, "train.predicts": "v"},
          ["noise.zero_terminal_snr does nothing in sampling: spacing 'leading'"]),
         ({"guidance.scale": 0.0, "sample.solver": "heun",
@@ -316,6 +314,15 @@ def test_a_setting_that_cannot_act_is_warned_of_unless_a_cell_uses_it(
     acts.guidance.scale, acts.guidance.schedule = 1.0, "linear"
     validation.check_unused([config, acts])
     assert not any(" does nothing: " in message for message in caplog.messages)
+
+
+def test_a_warm_up_of_the_whole_run_is_said_where_it_is_run(caplog):
+    config = changed(**{"train.decay": "cosine", "train.num_steps": 5000})
+    validation.check_command(config)
+    assert not caplog.messages
+    validation.check_training(config)
+    words = "train.warmup_steps 5000 would be all of num_steps 5000: a tenth"
+    assert words in caplog.text
 
 
 def test_training_does_not_pick_a_checkpoint():

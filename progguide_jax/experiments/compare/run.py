@@ -39,7 +39,8 @@ def check(config) -> None:
     if config.eval.metrics:
         eval_checks.check_eval(config)
         key = "experiment.compare.num_images"
-        suite.check_count(config.eval.metrics, section.num_images, key)
+        classes = config.data.num_classes
+        suite.check_count(config.eval.metrics, section.num_images, key, classes)
     if config.eval.samples or config.sample.name:
         raise ValueError(
             "eval.samples and sample.name must be empty: a comparison makes its samples"

@@ -59,7 +59,8 @@ def check(config) -> None:
                 f"eval.num_images is {count} and sample.num_images "
                 f"{cell.config.sample.num_images}: sample more, or score fewer"
             )
-    suite.check_count(config.eval.metrics, count, "sample.num_images")
+    classes = config.data.num_classes
+    suite.check_count(config.eval.metrics, count, "sample.num_images", classes)
     scored = [s for metric in config.eval.metrics for s in suite.scores_of(metric)]
     for score in config.experiment.sweep.axes:
         if score not in scored:
