@@ -6,6 +6,7 @@ function would go on with the old ones, and an equal function made anew would be
 compiled anew.
 """
 
+import contextlib
 import hashlib
 import inspect
 from collections.abc import Callable
@@ -73,15 +74,30 @@ def _mark(value: Any, held: list, inside: tuple):
     if any(value is outer for outer in inside):
         return "itself"
     if inspect.isfunction(value):
-        read, inside = inspect.getclosurevars(value), (*inside, value)
-        around = (dict(read.nonlocals), dict(read.globals), value.__defaults__)
-        return value.__code__, _mark(around, held, inside)
+        around = (_read(value), value.__defaults__, value.__kwdefaults__)
+        return value.__code__, _mark(around, held, (*inside, value))
     leaves, tree = jax.tree.flatten(value)
     if len(leaves) == 1 and leaves[0] is value:
         new = object()  # equal to itself only
         held.append(new)
         return id(new)
     return tree, *(_mark(leaf, held, inside) for leaf in leaves)
+
+
+def _read(fn: Callable) -> dict[str, Any]:
+    """The variables from around fn that it names, in functions that stand inside it
+    too (`inspect.getclosurevars` leaves these out)."""
+    found, codes = {}, [fn.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [c for c in code.co_consts if inspect.iscode(c)]
+        names = [name for name in code.co_names if name in fn.__globals__]
+        found |= {name: fn.__globals__[name] for name in names}
+    cells = zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True)
+    for name, cell in cells:
+        with contextlib.suppress(ValueError):  # a cell that is still empty
+            found[name] = cell.cell_contents
+    return found
 
 
 def _constants(closed: ClosedJaxpr) -> list:

@@ -161,3 +161,24 @@ def test_a_rule_that_reads_an_object_or_another_function_is_not_stale():
         for rule in (halver, halver.__call__, calls_another):
             guided = sample(network, params=PARAMS, rule=rule)
             np.testing.assert_allclose(guided, at(strength), rtol=1e-5)
+
+
+strength = 0.5  # of a notebook's cell
+
+
+def of_a_notebook(evaluate, step, carry):
+    c, u = evaluate("cond", "null")
+    return step.mix(lambda c, u: c + strength * (c - u), c, u), carry
+
+
+def test_a_global_that_only_an_inner_function_of_a_rule_names_is_seen(monkeypatch):
+    def guided():
+        return np.asarray(sample(network, params=PARAMS, rule=of_a_notebook))
+
+    first = guided()
+    monkeypatch.setitem(globals(), "strength", 0.25)
+    second = guided()
+    run = dict(cond=LABEL, null_cond=2, noise_schedule=NS, timesteps=TS, params=PARAMS)
+    for weight, found in ((0.5, first), (0.25, second)):
+        cfg = samplers.sample(network, X_T, omega=np.full(5, weight), **run)
+        np.testing.assert_allclose(found, cfg, rtol=1e-5)
