@@ -1,4 +1,4 @@
-"""The cells of an experiment: one config each, by a name of its own."""
+"""The cells of an experiment: one config each, by a name of its own; their networks."""
 
 import re
 from collections.abc import Sequence
@@ -6,8 +6,13 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from progguide_jax.engine import sampling
 from progguide_jax.experiments import overrides
 from progguide_jax.runtime import config as config_lib
+from progguide_jax.runtime import digests
+
+# what cells may differ in without being of another network
+_SAMPLED = ("guidance", "sample", "eval", "experiment")
 
 
 class Cell(NamedTuple):
@@ -84,6 +89,24 @@ def given(config: ml_collections.ConfigDict) -> list[Cell]:
         name, own = "_".join(parts), tuple(keys)
         result.append(Cell(name, cell, variant=variant, sets=own))
     return result
+
+
+def models(cells: Sequence[Cell], workdir: str) -> list[sampling.Run]:
+    """The network of each cell, one object for all unless they differ in checkpoint.
+
+    What one of them lacks is told here, before the first is sampled.
+    """
+    loaded: dict[str, sampling.Run] = {}
+    found = []
+    for cell in cells:
+        values = config_lib.to_dict(cell.config)
+        network = {k: v for k, v in values.items() if k not in _SAMPLED}
+        key = digests.json_digest(network)
+        if key not in loaded:
+            loaded[key] = sampling.load(cell.config, workdir)
+        sampling.make_spec(cell.config, loaded[key])
+        found.append(loaded[key])
+    return found
 
 
 def check_names(cells: Sequence[Cell]) -> None:

@@ -19,6 +19,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     key_checks.check_folder("experiment.folder", experiment.folder)
     if not experiment.folder:
         raise ValueError("experiment.folder is empty: name a folder for the results")
+    if experiment.folder in ("samples", "scores", "references", "checkpoints"):
+        raise ValueError(
+            f"experiment.folder is {experiment.folder!r}: name a folder of its own"
+        )
     for name in experiment.schedules:
         registry.check("experiment.schedules", name, schedules.names())
     for scale in experiment.scales:

@@ -93,15 +93,10 @@ def prepare(config, workdir: str) -> evaluation.Judge | None:
 def run(config, workdir: str, judge: evaluation.Judge | None) -> list[dict]:
     """A row for each cell: cell, images and labels, the mean difference of its images
     to those of the first in grey levels, and its scores with their differences."""
-    every, models, rows = cells(config), {}, []
-    for cell in every:
-        key = cell.config.checkpoint.step
-        if key not in models:
-            models[key] = sampling.load(cell.config, workdir)
-        sampling.make_spec(cell.config, models[key])
+    every, rows = cells(config), []
     count = config.experiment.compare.num_images
-    for cell in writers.progress(every, "cells"):
-        model = models[cell.config.checkpoint.step]
+    pairs = list(zip(every, cells_lib.models(every, workdir), strict=True))
+    for cell, model in writers.progress(pairs, "cells"):
         folder = sampling.generate(cell.config, workdir, model)
         arrays = files.load_npz(folder / "samples.npz")
         row = {name: arrays[name][:count] for name in ("images", "labels")}

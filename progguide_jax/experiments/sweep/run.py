@@ -7,8 +7,7 @@ from progguide_jax.engine import sampling
 from progguide_jax.experiments import cells as cells_lib
 from progguide_jax.experiments import settings
 from progguide_jax.metrics import estimate, suite
-from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import digests, writers
+from progguide_jax.runtime import writers
 from progguide_jax.scoring import eval_checks, evaluation, sample_sets
 
 DEFAULTS = {
@@ -18,8 +17,6 @@ DEFAULTS = {
     "axes": ("is", "fd"),
     "paper": (),
 }
-# what a cell may differ in without being another network
-_SAMPLED = ("guidance", "sample", "eval", "experiment")
 
 
 def check(config) -> None:
@@ -102,15 +99,9 @@ def run(config, workdir: str, judge: evaluation.Judge) -> list[dict]:
     WORKDIR/scores, where a cell that is finished is found again, also by another sweep:
     a killed run costs one cell.
     """
-    models: dict[str, sampling.Run] = {}  # one, unless cells differ in checkpoint
     rows, every = [], cells(config)
-    for cell in every:  # what one of them lacks is told before the first is sampled
-        key = _network(cell.config)
-        if key not in models:
-            models[key] = sampling.load(cell.config, workdir)
-        sampling.make_spec(cell.config, models[key])
-    for cell in writers.progress(every, "cells"):
-        model = models[_network(cell.config)]
+    pairs = list(zip(every, cells_lib.models(every, workdir), strict=True))
+    for cell, model in writers.progress(pairs, "cells"):
         folder = sampling.generate(cell.config, workdir, model)
         samples = sample_sets.made_samples(cell.config, folder)
         row, terms = evaluation.score(cell.config, workdir, judge, samples)
@@ -184,17 +175,6 @@ def _check_section(config) -> None:
             raise ValueError(
                 f"experiment.sweep.paper holds {row}: use (cell, score, printed number)"
             )
-    if config.experiment.folder in ("samples", "scores", "references", "checkpoints"):
-        raise ValueError(
-            f"experiment.folder is {config.experiment.folder!r}: name a folder of its "
-            "own"
-        )
-
-
-def _network(config) -> str:
-    """A digest of all that tells one network from another."""
-    values = config_lib.to_dict(config)
-    return digests.json_digest({k: values[k] for k in values if k not in _SAMPLED})
 
 
 def _about(cell: cells_lib.Cell) -> dict:
