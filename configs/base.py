@@ -10,6 +10,8 @@ import math
 import ml_collections
 from ml_collections import config_dict
 
+from progguide_jax.guidance import entry_settings
+
 section, placeholder = ml_collections.ConfigDict, config_dict.placeholder
 
 
@@ -129,6 +131,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.guidance.dynamic_threshold.quantile = 0.995  # of |x0| over the image
     c.guidance.dynamic_threshold.bound = 1.0  # the image is scaled back to +-bound
 
+    _add_settings(c.guidance)
+
     c.sample = section()
     c.sample.num_images = 50_000  # in all
     c.sample.batch_size = 512  # global; no image depends on it
@@ -213,3 +217,16 @@ def check_arg(arg: str, known: tuple[str, ...]) -> None:
     if arg not in known:
         names = ", ".join(f":{k}" for k in known if k)
         raise ValueError(f"unknown variant :{arg}: use {names}, or none")
+
+
+def _add_settings(guidance: ml_collections.ConfigDict) -> None:
+    """A section for every other schedule, reference, rule and projection that has
+    settings: what they are is in docs/zoo.md."""
+    for name, held in entry_settings.sections().items():
+        if name not in guidance:
+            guidance[name] = section()
+        for key, setting in held.items():
+            if key not in guidance[name]:
+                empty = setting.default is None
+                value = placeholder(setting.kind) if empty else setting.default
+                guidance[name][key] = value

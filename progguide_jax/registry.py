@@ -33,3 +33,23 @@ def defaults(factory: Callable) -> dict[str, Any]:
     """{setting: default} of a factory; `inspect.Parameter.empty` where it has none."""
     parameters = inspect.signature(factory).parameters.values()
     return {p.name: p.default for p in parameters}
+
+
+FIELDS = ("Formula", "Convention", "Space", "Cost", "Neutral", "Deviation")
+
+
+def card(factory: Callable) -> dict[str, str]:
+    """What the docstring of an entry says: "Title", its first sentence, and the fields
+    that it has, of `FIELDS`: lines "Formula: ...", up to the next field or empty line.
+    """
+    words: dict[str, list[str]] = {"Title": []}
+    name = "Title"
+    for line in inspect.cleandoc(factory.__doc__ or "").splitlines():
+        field, colon, rest = line.partition(": ")
+        if colon and field in FIELDS:
+            name, line = field, rest
+        elif not line.strip():
+            name = ""
+        if name:
+            words.setdefault(name, []).append(line.strip())
+    return {name: " ".join(lines).rstrip(".") for name, lines in words.items()}

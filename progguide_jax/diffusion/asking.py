@@ -1,35 +1,52 @@
 """Running branches: each function once in a program, each branch once an evaluation."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from progguide_jax.diffusion import prediction, process
+from progguide_jax.diffusion import noise, prediction, process
+
+_OF_BRANCHES = 2**20
+
+
+class BranchPlace(NamedTuple):
+    """Where a branch stands: function is an index into `Branches.functions`."""
+
+    name: str
+    function: int
+    predicts: str
+    random: bool
+    uses: tuple[str, ...]
+
+    @property
+    def alone(self) -> bool:
+        """Whether its function takes what no other branch's does."""
+        return self.random or bool(self.uses)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Branches:
-    """functions: the different ones, with their parameters; conds: {branch: cond};
-    places: (branch, which function, what it predicts) each."""
+    """functions: the different ones, with their parameters; conds: {branch: cond}."""
 
     functions: tuple
     conds: dict[str, Any]
-    places: tuple[tuple[str, int, str], ...] = dataclasses.field(
-        metadata=dict(static=True)
-    )
+    places: tuple[BranchPlace, ...] = dataclasses.field(metadata=dict(static=True))
 
     @property
     def predicts(self) -> str:
         """What the conditional branch predicts."""
-        return next(kind for name, _, kind in self.places if name == "cond")
+        return next(place.predicts for place in self.places if place.name == "cond")
 
 
 def share(branches: dict[str, prediction.Branch]) -> Branches:
     """The branches with every function object once, so that parameters that several
-    share are one argument of a compiled program."""
+    share are one argument of a compiled program.
+
+    ValueError if a branch uses one that is not there, or one that uses others itself.
+    """
     functions: list = []
     places = []
     for name, branch in branches.items():
@@ -37,7 +54,15 @@ def share(branches: dict[str, prediction.Branch]) -> Branches:
         if which is None:
             which = len(functions)
             functions.append(branch.fn)
-        places.append((name, which, branch.predicts))
+        for used in branch.uses:
+            if used not in branches or branches[used].uses:
+                raise ValueError(
+                    f"the branch {name!r} uses the prediction of {used!r}: add that "
+                    "reference"
+                )
+        places.append(
+            BranchPlace(name, which, branch.predicts, branch.random, branch.uses)
+        )
     conds = {name: branch.cond for name, branch in branches.items()}
     return Branches(tuple(functions), conds, tuple(places))
 
@@ -59,7 +84,7 @@ class Evaluate:
         return copy
 
     def __call__(self, *names: str, x=None) -> list[prediction.Prediction]:
-        known = {name for name, _, _ in self._branches.places}
+        known = {place.name for place in self._branches.places}
         for name in names:
             if name not in known:
                 raise ValueError(
@@ -67,37 +92,54 @@ class Evaluate:
                     f"{', '.join(sorted(known))}: add the reference that it needs"
                 )
         if x is not None:
-            found = self._run(names, x)
+            found = self._run(names, x, {})
         else:
             missing = [name for name in names if name not in self.found]
-            self.found |= self._run(missing, self._x)
+            self.found |= self._run(missing, self._x, self.found)
             found = self.found
         return [found[name] for name in names]
 
-    def _run(self, names, x) -> dict[str, prediction.Prediction]:
-        groups: dict[Any, list] = {}
-        for name, which, predicts in self._branches.places:
-            if name in names:
-                key = (which, predicts) if self._double else name
-                groups.setdefault(key, []).append((name, which, predicts))
-        found = {}
+    def _run(self, names, x, known) -> dict[str, prediction.Prediction]:
+        """Those of `names`, and what they use; known: what is not run again."""
+        places = [place for place in self._branches.places if place.name in names]
+        used = {name for place in places for name in place.uses}
+        first = used - set(names) - set(known)
+        found = self._run(first, x, known) if first else {}
+        groups: dict[Any, list[BranchPlace]] = {}
+        # those that use others come after them
+        for place in sorted(places, key=lambda place: bool(place.uses)):
+            together = self._double and not place.alone
+            key = (place.function, place.predicts) if together else place.name
+            groups.setdefault(key, []).append(place)
         for members in groups.values():
-            _, which, predicts = members[0]
-            conds = [self._branches.conds[name] for name, _, _ in members]
-            raws = _stacked(self._branches.functions[which], x, self._level, conds)
-            for (name, _, _), raw in zip(members, raws, strict=True):
-                found[name] = prediction.of_raw(
-                    raw, x, self._step.alpha, self._step.sigma, predicts
+            conds = [self._branches.conds[place.name] for place in members]
+            extra = self._extra(members[0], known | found)
+            fn = self._branches.functions[members[0].function]
+            raws = _stacked(fn, x, self._level, conds, extra)
+            for place, raw in zip(members, raws, strict=True):
+                found[place.name] = prediction.of_raw(
+                    raw, x, self._step.alpha, self._step.sigma, place.predicts
                 )
-        self.count += len(found)
+        self.count += len(places)
         return found
 
+    def _extra(self, place: BranchPlace, known) -> dict[str, Any]:
+        """What a branch takes besides x, level and condition, by keyword."""
+        extra: dict[str, Any] = {}
+        if place.random:
+            which = self._branches.places.index(place)
+            # beside those that a rule may fold in for itself
+            extra["keys"] = noise.fold_in(self._step.keys, _OF_BRANCHES + which)
+        if place.uses:
+            extra["given"] = {name: known[name] for name in place.uses}
+        return extra
 
-def _stacked(fn, x, level: process.Level, conds: list) -> list[jax.Array]:
+
+def _stacked(fn, x, level: process.Level, conds: list, extra) -> list[jax.Array]:
     """fn under every one of the conditions, in one pass."""
     n, batch = len(conds), len(x)
     if n == 1:
-        return [_checked(fn(x, level, conds[0]), x)]
+        return [_checked(fn(x, level, conds[0], **extra), x)]
     # row by row c, u, c, u, ...: each device repeats the rows that it holds
     together = jax.tree.map(
         lambda *c: jnp.stack(c, 1).reshape(n * batch, *c[0].shape[1:]), *conds

@@ -8,7 +8,7 @@ conditional branch only.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -106,12 +106,13 @@ def scan(
     rule: rules.Rule,
     projection: projections.Projection | None,
     *,
-    trajectory: bool = False,
+    view: Callable | None = None,
     trace: bool = False,
     double_batch: bool = False,
 ):
-    """The loop, to be called under jit: (x_0, then x after every row [N,B,...] and a
-    `tracing.Trace`, each only if it is asked for). keys: one an image [B]."""
+    """The loop, to be called under jit: (x_0, then view(x [B,...]) of every row, with a
+    leading axis [N], and a `tracing.Trace`, each only if it is asked for). keys: one an
+    image [B]."""
     batch, dtype = x_T.shape[0], x_T.dtype
     memory = rows.plan.matrix.shape[1] - 1
 
@@ -137,6 +138,8 @@ def scan(
         on = functools.reduce(
             jnp.logical_or, [weight != 0 for weight in row.omega.values()]
         )
+        if rule.active is not None:
+            on = on & rule.active(carry)
 
         def guided(carry):
             asked = evaluate.branch()
@@ -172,7 +175,7 @@ def scan(
             sum(row.plan.matrix[i, j] * value for j, value in enumerate(known))
             for i in range(1 + memory)
         )
-        return (x, remembered, carry), (x if trajectory else None, seen)
+        return (x, remembered, carry), (None if view is None else view(x), seen)
 
     carry = None if rule.init is None else rule.init(x_T)
     _check_carry(carry, batch)

@@ -26,7 +26,7 @@ ddim, ddpm = solvers.ddim, solvers.ddpm
 image_keys, fold_in = noise.image_keys, noise.fold_in
 initial_noise = noise.initial_noise
 
-_jitted = jax.jit(loop.scan, static_argnames=("trajectory", "trace", "double_batch"))
+_jitted = jax.jit(loop.scan, static_argnames=("view", "trace", "double_batch"))
 
 
 def sample(
@@ -171,7 +171,7 @@ def solve(
         _keys_of_images(key, len(x_T)),
         rule,
         projections.of(projection),
-        trajectory=trajectory,
+        view=jnp.asarray if trajectory else None,
         trace=trace,
         double_batch=double_batch,
     )

@@ -24,6 +24,16 @@ class System(NamedTuple):
     decode: Callable[[jax.Array], jax.Array]  # x -> images
     origin: dict[str, Any]  # what it was made by, as JSON: checkpoint step and digest
 
+    # what some references need; None where a model has no such thing
+    # (keys [B], conditions) -> other conditions of the same kind, drawn at random
+    other: Callable[[jax.Array, Any], Any] | None = None
+    # conditions -> embeddings [B,D], and embeddings -> their branch
+    embed: Callable[[Any], jax.Array] | None = None
+    branch_of_embedding: Callable[[jax.Array], prediction.Branch] | None = None
+    # (conditions, name of a perturbation, its settings) -> branch of the same network
+    # disturbed inside
+    perturbed: Callable[..., prediction.Branch] | None = None
+
 
 def null_like(null: Any, cond: Any) -> Any:
     """`null` with the axis B, dtypes and shapes of the conditions."""

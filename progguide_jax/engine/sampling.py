@@ -9,6 +9,7 @@ from etils import epath
 
 from progguide_jax.diffusion.system import System
 from progguide_jax.engine import first_edition, label_order, parts, results, weights
+from progguide_jax.guidance import references
 from progguide_jax.plots import style, traces
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests, files, sharding, writers
@@ -37,7 +38,7 @@ def make_spec(config, run: Run) -> specs.SamplingSpec:
     guides = {
         name: guide_of(config, run)
         for name in config.guidance.references
-        if name == "autoguidance"
+        if references.REFERENCES[name].guide
     }
     return specs.of(config, omega, guides)
 

@@ -20,10 +20,13 @@ def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
     lowest, highest = rules.RULES[guidance.rule].scales
     sign = -1 if highest <= 0 else 1  # CFG++ takes weights from -1 to 0
     result = {}
-    for name in guidance.references:
+    for name, scale in entries.scales(config).items():
+        branch = references.REFERENCES[name].branch
+        if branch == "cond":  # it is guided, nothing is guided against it
+            continue
         omega = sign * schedules.make(
             guidance.schedule,
-            sign * _scale(config, name),
+            sign * scale,
             grid.t[:-1],
             config.noise.num_timesteps,
             normalize=mode,
@@ -36,15 +39,8 @@ def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
                 f"and the rule {guidance.rule!r} takes {lowest:g} at the lowest: use a "
                 f"guidance.scale closer to 0"
             )
-        result[references.REFERENCES[name].branch] = omega
+        result[branch] = omega
     return result
-
-
-def _scale(config, reference: str) -> float:
-    """That of the reference's own section, where it has one that is set."""
-    own = entries.settings(config, "guidance.references", reference)
-    scale = own.get("scale")
-    return config.guidance.scale if scale is None else scale
 
 
 def _shape(config, workdir: str, origin: dict) -> dict:

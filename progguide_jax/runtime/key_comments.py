@@ -4,17 +4,27 @@ import importlib.util
 import pathlib
 import re
 
+from progguide_jax.guidance import entry_settings
+
 _KEY = re.compile(r"^\s+c\.([\w.]+) = .*?(?:  # (.*))?$")
 _COMMENT = re.compile(r"^\s+# (.*)$")
 
 
 def of_base() -> dict[str, str]:
-    """{key: comment} of the file that has every key; empty where there is none."""
+    """{key: comment} of the file that has every key, and of the sections that it takes
+    from the registries; empty where there is no such file."""
     try:
         found = importlib.util.find_spec("configs.base")
     except ModuleNotFoundError:
         return {}
-    return read(pathlib.Path(found.origin).read_text()) if found else {}
+    if not found:
+        return {}
+    generated = {
+        f"guidance.{name}.{key}": setting.comment
+        for name, held in entry_settings.sections().items()
+        for key, setting in held.items()
+    }
+    return generated | read(pathlib.Path(found.origin).read_text())
 
 
 def read(source: str) -> dict[str, str]:

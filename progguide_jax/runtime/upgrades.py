@@ -8,6 +8,8 @@ made up, so a part of a config can be upgraded too.
 import math
 from typing import Any
 
+from progguide_jax.guidance import entry_settings
+
 # The first edition, whose sections were flat. old key: (new key, its default then).
 # The new key's section is an entry (`unet`); where another one was chosen, the old key
 # did nothing, and its default stands for it.
@@ -56,17 +58,8 @@ _ADDED: dict[str, Any] = {
     "guidance.references": ["null"],
     "guidance.rule": "cfg",
     "guidance.projection": "clip",
-    **{f"guidance.{w}.{end}": None for w in _WINDOWS for end in ("t_min", "t_max")},
     "guidance.autoguidance.workdir": "",
     "guidance.autoguidance.step": 0,
-    "guidance.autoguidance.scale": None,
-    "guidance.table.axis": "",
-    "guidance.apg.momentum": -0.5,
-    "guidance.apg.norm_threshold": math.inf,
-    "guidance.apg.eta": 0.0,
-    "guidance.clip.bound": 1.0,
-    "guidance.dynamic_threshold.quantile": 0.995,
-    "guidance.dynamic_threshold.bound": 1.0,
     "sample.trace": False,
     "sample.export_adm": False,
     **{f"sample.{s}.{k}": v for s in ("euler", "heun") for k, v in _CHURN.items()},
@@ -78,6 +71,16 @@ _ADDED: dict[str, Any] = {
     "experiment.sweep.num_intervals": 0,
     "experiment.compare.num_images": 100,
 }
+
+
+def _of_entries() -> dict[str, Any]:
+    """The settings of all entries of guidance: a config that lacks one did not choose
+    the entry, or chose it when it had the default built in."""
+    return {
+        f"guidance.{name}.{key}": setting.default
+        for name, held in entry_settings.sections().items()
+        for key, setting in held.items()
+    }
 
 
 def renamed(key: str) -> list[str]:
@@ -113,7 +116,7 @@ def upgrade(tree: dict[str, Any]) -> dict[str, Any]:
             _put(result, f"guidance.{window}.{end}", value)
     if "train" in result:  # a whole config
         result.setdefault("checkpoint", {})
-    for key, value in _ADDED.items():
+    for key, value in (_of_entries() | _ADDED).items():
         if key.split(".")[0] in result:
             _put(result, key, value, replace=False)
     return result

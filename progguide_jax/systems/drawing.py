@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from progguide_jax.diffusion import asking, loop, noise, tracing
@@ -37,8 +38,8 @@ def trace(system: System, spec: SamplingSpec, index, labels, mesh) -> tracing.Tr
 
 
 def paths(system: System, spec: SamplingSpec, index, labels, mesh, view):
-    """view(x [S+1,B,...]) of whole trajectories, from noise to x_0, on the host: made
-    on the devices, since trajectories of images do not fit elsewhere."""
+    """view(x [B,...]), any arrays, along whole trajectories: [S+1,...] each, from noise
+    to x_0, on the host. The states themselves are not kept: they would not fit."""
     return sharding.to_host(_run(system, spec, index, labels, mesh, view=view)[1])
 
 
@@ -67,11 +68,14 @@ def _compiled(mesh, shape, double_batch, trace, view, on_grid):
         x_T = noise.initial_noise(start, shape)
         x_0, *more = loop.scan(
             branches, x_T, rows, steps, rule, projection,
-            trajectory=view is not None, trace=trace, double_batch=double_batch,
+            view=view, trace=trace, double_batch=double_batch,
         )  # fmt: skip
         if view is not None:
-            path = jax.numpy.concatenate([x_T[None], more[0][np.array(on_grid)]])
-            more[0] = view(path)
+
+            def whole(first, after):
+                return jnp.concatenate([first[None], after[np.array(on_grid)]])
+
+            more[0] = jax.tree.map(whole, view(x_T), more[0])
         return x_0, *more
 
     return jax.jit(run)

@@ -31,7 +31,7 @@ def idle(config) -> list[str]:
     """Settings that cannot act, where it is clear what will happen."""
     guidance, lines = config.guidance, []
     stage = entries.defaults("sample.solver", "heun")["stage_omega"]
-    if not guidance.scale and not guidance.autoguidance.scale:
+    if not any(entries.scales(config).values()):
         plain = {
             "guidance.schedule": "static",
             "guidance.normalize": "default",

@@ -28,9 +28,9 @@ TABLES: dict[str, dict[str, Callable | None]] = {
     "model.name": networks.MODELS,
     "train.loss_weight": losses.WEIGHTS,
     "guidance.schedule": {k: s.curve for k, s in schedules.SCHEDULES.items()},
-    "guidance.references": _factories(references),
-    "guidance.rule": _factories(rules),
-    "guidance.projection": _factories(projections),
+    "guidance.references": {k: r.make for k, r in references.REFERENCES.items()},
+    "guidance.rule": {k: r.make for k, r in rules.RULES.items()},
+    "guidance.projection": projections.PROJECTIONS,
     "sample.spacing": _factories(levels),
     "sample.solver": _factories(solvers),
 }
@@ -55,6 +55,16 @@ def settings(
     name = _SECTIONS.get(name, name)
     held = sections[name] if name in sections else {}
     return dict(held.items()) if is_section(held) else {}
+
+
+def scales(config: ml_collections.ConfigDict) -> dict[str, float]:
+    """{reference: its guidance scale}: that of its own section, where that is set."""
+    own = {
+        name: settings(config, "guidance.references", name).get("scale")
+        for name in chosen(config, "guidance.references")
+    }
+    whole = config.guidance.scale
+    return {name: whole if scale is None else scale for name, scale in own.items()}
 
 
 def common(config: ml_collections.ConfigDict, section: str) -> dict[str, Any]:

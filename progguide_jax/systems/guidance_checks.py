@@ -3,7 +3,7 @@ each other, with the grid and with what the network predicts."""
 
 from progguide_jax import registry
 from progguide_jax.diffusion import loop, solvers
-from progguide_jax.guidance import projections, rules, schedules
+from progguide_jax.guidance import projections, references, rules, schedules
 from progguide_jax.systems import entries, key_checks, specs
 
 
@@ -15,25 +15,22 @@ def check(config) -> None:
 
 def _check_guidance(config) -> None:
     guidance = config.guidance
-    references, weak = tuple(guidance.references), guidance.autoguidance
-    if not references or len(set(references)) < len(references):
+    chosen, weak = tuple(guidance.references), guidance.autoguidance
+    places = [references.REFERENCES[name].branch for name in chosen]
+    against = [place for place in places if place != "cond"]
+    if not against or len(set(places)) < len(places):
         raise ValueError(
-            f"guidance.references is {references}: name each reference once, at least "
-            "one"
+            f"guidance.references is {chosen}: name each reference once, at least one "
+            "to guide against"
         )
-    if len(references) > 1 and not rules.RULES[guidance.rule].several:
+    if len(against) > 1 and not rules.RULES[guidance.rule].several:
         raise ValueError(
             f"guidance.rule {guidance.rule!r} takes one reference and there are "
-            f"{', '.join(references)}: use cfg, or leave one out"
+            f"{', '.join(chosen)}: use cfg, or leave one out"
         )
     _check_scale("guidance.scale", config)
-    if "autoguidance" in references and weak.scale is not None:
-        _check_scale("guidance.autoguidance.scale", config)
-        if references == ("autoguidance",):
-            raise ValueError(
-                "guidance.autoguidance.scale beside no other reference would replace "
-                "guidance.scale: set that instead"
-            )
+    for name in chosen:
+        _check_reference(config, name, alone=len(against) == 1)
     settings = entries.settings(config, "guidance.schedule")
     curve = schedules.SCHEDULES[guidance.schedule].curve
     if set(settings) <= set(registry.defaults(curve)):  # else it needs a file
@@ -47,11 +44,29 @@ def _check_guidance(config) -> None:
             "or .txt of weights"
         )
     same = not weak.workdir and weak.step in (0, config.checkpoint.step)
-    if "autoguidance" in references and same:
+    if "autoguidance" in chosen and same:
         raise ValueError(
             "guidance.references holds autoguidance: set guidance.autoguidance.workdir "
             "or .step to a weaker network than the one that is guided"
         )
+
+
+def _check_reference(config, name: str, alone: bool) -> None:
+    """That its section makes sense."""
+    own = entries.settings(config, "guidance.references", name).get("scale")
+    if own is not None:
+        _check_scale(f"guidance.{name}.scale", config)
+        if alone:
+            raise ValueError(
+                f"guidance.{name}.scale beside no other reference would replace "
+                "guidance.scale: set that instead"
+            )
+    entry = references.REFERENCES[name]
+    if entry.check is not None:
+        try:
+            entry.check(**specs.reference_settings(config, name))
+        except ValueError as error:
+            raise ValueError(f"guidance.{name}: {error}") from error
 
 
 def _check_scale(key: str, config) -> None:

@@ -57,6 +57,12 @@ def grid(config, num_steps: int | None = None) -> levels.Levels:
     )
 
 
+def reference_settings(config, name: str) -> dict[str, Any]:
+    """What the section of a reference sets of its factory."""
+    held = entries.settings(config, "guidance.references", name)
+    return {key: held[key] for key in references.settings(name)}
+
+
 def of(
     config,
     omega: dict[str, np.ndarray],
@@ -80,7 +86,8 @@ def of(
         omega=omega,
         rule=rules.make(config.guidance.rule, **rule),
         guides={
-            name: {"guide": guides[name]} if name in guides else {}
+            name: reference_settings(config, name)
+            | ({"guide": guides[name]} if name in guides else {})
             for name in config.guidance.references
         },
         projection=projections.make(config.guidance.projection, **projection),
@@ -107,6 +114,7 @@ def about(
     result["references"] = {
         references.REFERENCES[name].branch: {
             "name": name,
+            **reference_settings(config, name),
             **({"guide": guides[name].origin} if guides and name in guides else {}),
         }
         for name in config.guidance.references

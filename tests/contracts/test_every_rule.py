@@ -31,13 +31,19 @@ def sample(rule, omega, x_T=None, label=None, solver="ddim", kind="eps", **kwarg
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_its_setting_that_is_cfg(name, x64):
-    omega = np.linspace(-0.3, 0.6, 8)
-    settings, same = rules.RULES[name].as_cfg(worlds.grid(), omega)
-    x_T = worlds.start(dtype=jnp.float64)
-    ours = sample(rules.make(name, **settings), same, x_T)
-    np.testing.assert_allclose(ours, sample(rules.cfg(), omega, x_T), atol=1e-9)
-    assert not np.allclose(ours, sample(rules.cfg(), omega + 0.1, x_T), atol=1e-3)
+def test_its_neutral_setting(name, x64):
+    entry, x_T = rules.RULES[name], worlds.start(dtype=jnp.float64)
+    assert entry.as_cfg is not None or entry.as_cond is not None
+    omega = np.linspace(-0.3, 0.6, 8) if entry.as_cfg else omega_of(name)
+    if entry.as_cfg is not None:
+        settings, same = entry.as_cfg(worlds.grid(), omega)
+        ours = sample(rules.make(name, **settings), same, x_T)
+        np.testing.assert_allclose(ours, sample(rules.cfg(), omega, x_T), atol=1e-9)
+        assert not np.allclose(ours, sample(rules.cfg(), omega + 0.1, x_T), atol=1e-3)
+    if entry.as_cond is not None:
+        ours = sample(rules.make(name, **entry.as_cond), omega, x_T)
+        plain = sample(rules.cfg(), 0 * omega, x_T)
+        np.testing.assert_allclose(ours, plain, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -86,7 +92,8 @@ def test_one_trace_for_every_curve_and_setting(name):
         for s, shape in (("static", {}), ("linear", {}), ("gn", {"g": g}))
     ]
     entry = rules.RULES[name]
-    settings = [{}, entry.as_cfg(grid, np.ones(8))[0]]
+    neutral = entry.as_cond or entry.as_cfg(grid, np.ones(8))[0]
+    settings = [{}, neutral]
     results = [
         samplers.solve(
             branches, worlds.start(), solvers.ddim(eta)(grid), key=jax.random.key(0),

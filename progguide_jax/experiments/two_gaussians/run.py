@@ -130,14 +130,14 @@ def oracle(config) -> gaussians.TwoGaussians:
 
 
 def _view(model: gaussians.TwoGaussians, plane: pca.Plane):
-    """x [S+1,B,H,W,C] -> (in the plane [S+1,B,2], on the class axis [S+1,B])."""
+    """x [B,H,W,C] -> (in the plane [B,2], on the class axis [B])."""
     directions = plane.directions.reshape(2, -1)
-    centre = (directions @ plane.mean.ravel())[None, None]
+    centre = directions @ plane.mean.ravel()
 
-    def view(path):
-        flat = path.reshape(*path.shape[:2], -1)
+    def view(x):
+        flat = x.reshape(len(x), -1)
         d, c = (jnp.asarray(a, flat.dtype) for a in (directions, centre))
-        return flat @ d.T - c, model.class_axis(path)
+        return flat @ d.T - c, model.class_axis(x)
 
     return view
 

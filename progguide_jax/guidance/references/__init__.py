@@ -1,0 +1,63 @@
+"""Against what a prediction is guided: the branches beside the conditional one.
+
+A reference gives one branch, under a name of its own, for the conditions of a batch.
+Guidance moves the conditional prediction away from it.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from progguide_jax import registry
+from progguide_jax.diffusion import prediction, system
+from progguide_jax.guidance.references import guides
+
+null, autoguidance = guides.null, guides.autoguidance
+
+
+class ReferenceEntry(NamedTuple):
+    """branch: its name; "cond" for one that changes what the conditional prediction is.
+    make: (model, cond, **needs) -> Branch; parameters with a default are settings.
+    guide: whether it needs a second system. check: ValueError at settings that make no
+    sense, before there is a model."""
+
+    branch: str
+    make: Callable[..., prediction.Branch]
+    guide: bool = False
+    check: Callable[..., None] | None = None
+
+
+REFERENCES = {
+    "null": ReferenceEntry("null", guides.null),
+    "autoguidance": ReferenceEntry("guide", guides.autoguidance, guide=True),
+}
+
+
+def names() -> list[str]:
+    """The references that `branches` knows."""
+    return list(REFERENCES)
+
+
+def settings(name: str) -> dict[str, Any]:
+    """{setting: default} of a reference."""
+    known = registry.defaults(REFERENCES[name].make).items()
+    return {k: v for k, v in known if v is not inspect.Parameter.empty}
+
+
+def branches(
+    model: system.System, cond: Any, references: dict[str, dict[str, Any]]
+) -> dict[str, prediction.Branch]:
+    """{"cond": ..., and a branch for each reference}; references: {name: its needs}.
+
+    ValueError at a setting that a reference does not have or that makes no sense.
+    """
+    result = {"cond": model.branch(cond)}
+    for name, needs in references.items():
+        entry = REFERENCES[registry.check("reference", name, REFERENCES)]
+        for need in needs:
+            registry.check(f"setting of {name!r}:", need, registry.defaults(entry.make))
+        if entry.check is not None:
+            chosen = {k: v for k, v in needs.items() if k in settings(name)}
+            entry.check(**settings(name) | chosen)
+        result[entry.branch] = entry.make(model, cond, **needs)
+    return result

@@ -1,0 +1,71 @@
+"""How the predictions of several branches combine.
+
+A rule is a function (evaluate, step, carry) -> (Prediction, carry), pure and per image:
+
+    evaluate("cond", "null")     the predictions of these branches, each run once; with
+                                 x=... they are run on that instead of x_t
+    step                         x_t, level, omega, ... (`prediction.Step`)
+    carry                        the rule's own state; what `init(x_T)` gives at first
+
+omega is the weight of p_c + omega (p_c - p_u): 0 is the conditional model, -1 the
+unconditional one. (Imagen, diffusers and others write w = 1 + omega.) A rule never sees
+omega = 0: the sampler gives an image of omega = 0 the conditional prediction and its
+old carry, whatever the rule does and whatever its neighbours' omega is.
+"""
+
+import math
+from collections.abc import Callable
+
+from progguide_jax import registry
+from progguide_jax.diffusion import closures
+from progguide_jax.guidance.rules import linear, projected, shape
+
+Rule, RuleEntry = shape.Rule, shape.RuleEntry
+cfg, cfgpp, cfgpp_omega = linear.cfg, linear.cfgpp, linear.cfgpp_omega
+apg = projected.apg
+
+
+def of(rule: Rule | Callable) -> Rule:
+    """A user's function (evaluate, step, carry) as a Rule; its attribute `init`, if it
+    has one, gives the first carry. Numbers that it reads from around it are constants
+    of the compiled program, and other ones make another: `Rule(settings, fn)` hands
+    them over as arguments."""
+    if isinstance(rule, Rule):
+        return rule
+    if any(rule is entry.make for entry in RULES.values()):
+        raise ValueError(
+            f"rule is the factory rules.{rule.__name__}: call it, "
+            f"rules.{rule.__name__}()"
+        )
+    if not callable(rule):
+        raise ValueError(
+            "a rule is a function (evaluate, step, carry) or what `rules.make` gives, "
+            f"such as rules.cfg(): got {type(rule).__name__}"
+        )
+    return Rule({}, closures.by_variables(rule), getattr(rule, "init", None))
+
+
+RULES = {
+    "cfg": shape.RuleEntry(linear.cfg, shape.same_omega(), several=True),
+    "apg": shape.RuleEntry(
+        projected.apg,
+        shape.same_omega(momentum=0.0, norm_threshold=math.inf, eta=1.0),
+    ),
+    "cfgpp": shape.RuleEntry(
+        linear.cfgpp,
+        lambda levels, omega: ({}, linear.cfgpp_omega(levels, omega)),
+        scales=(-1.0, 0.0),
+    ),
+}
+
+
+def names() -> list[str]:
+    """The rules that `make` knows."""
+    return list(RULES)
+
+
+def make(name: str, **settings) -> Rule:
+    """The rule `name`."""
+    return registry.make(
+        "rule", name, {k: e.make for k, e in RULES.items()}, **settings
+    )

@@ -1,0 +1,55 @@
+"""What a rule is, and what its line in the registry says of it."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from progguide_jax.diffusion import prediction
+from progguide_jax.diffusion.levels import Levels
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """fn(evaluate, step, carry, **settings) with its settings, which are traced: rules
+    that differ only in them share a compiled program.
+
+    init: x_T -> first carry. active: carry -> bool [B], the images that are guided at
+    this step: the others are as with omega = 0, and where none is, the conditional
+    branch runs alone. consistent: whether the x0 and eps it returns belong to the same
+    x_t; where not (CFG++), a projection of x0 leaves eps alone.
+    """
+
+    settings: dict[str, Any]
+    fn: Callable = dataclasses.field(metadata=dict(static=True))
+    init: Callable | None = dataclasses.field(default=None, metadata=dict(static=True))
+    active: Callable | None = dataclasses.field(
+        default=None, metadata=dict(static=True)
+    )
+    consistent: bool = dataclasses.field(default=True, metadata=dict(static=True))
+
+    def __call__(self, evaluate, step: prediction.Step, carry):
+        return self.fn(evaluate, step, carry, **self.settings)
+
+
+class RuleEntry(NamedTuple):
+    """make: settings -> Rule. as_cfg: (levels, omega [S]) -> (settings, omega [S]) with
+    which the rule takes the steps that CFG takes at omega under DDIM; None if it never
+    does. as_cond: settings with which, whatever omega is, it is the conditional model.
+    One of the two is its neutral setting. scales: the guidance scales that make sense,
+    lowest and highest. several: whether it takes more than one reference."""
+
+    make: Callable[..., Rule]
+    as_cfg: Callable[[Levels, np.ndarray], tuple[dict, np.ndarray]] | None = None
+    as_cond: dict[str, Any] | None = None
+    scales: tuple[float, float] = (-1.0, math.inf)
+    several: bool = False
+
+
+def same_omega(**settings) -> Callable[[Levels, np.ndarray], tuple[dict, np.ndarray]]:
+    """as_cfg of a rule that is CFG at these settings and CFG's own omega."""
+    return lambda levels, omega: (settings, omega)
