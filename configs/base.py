@@ -111,7 +111,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.guidance.neg_perturb.t_min = placeholder(int)  # None = 0
     c.guidance.neg_perturb.t_max = placeholder(int)  # None = T-1
     c.guidance.table = section()
-    c.guidance.table.file = ""  # .npy or .txt of weights [N] or [K,N]
+    c.guidance.table.file = ""  # .npy or .txt of a curve [N] or [K,N], to be scaled
     # t: ascending from t = 0 | steps: one a sampling step, noise first | "": t, but
     # refused where there are as many as steps
     c.guidance.table.axis = ""

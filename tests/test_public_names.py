@@ -1,5 +1,6 @@
 """The names that users call: the README's blocks run as printed, and the notebooks."""
 
+import importlib.util
 import json
 import pathlib
 import re
@@ -87,18 +88,74 @@ def test_the_readmes_exact_model(readme):
     assert np.all((y > 0) == (last["label"] == 1))
 
 
+def test_the_readmes_network_of_v(readme):
+    """It is the network of eps = sigma x + alpha v, whose levels have alpha^2 + sigma^2
+    = 1; and it was guided."""
+    names = readme[3]
+
+    def eps_fn(params, x, level, label):
+        alpha, sigma = (a[:, None, None, None] for a in level[1:])
+        return sigma * x + alpha * names["v_fn"](params, x, level, label)
+
+    network = names["jax"].tree_util.Partial(eps_fn, names["params"])
+    branch = names["prediction"].Branch
+    branches = {k: branch(network, b.cond) for k, b in names["branches"].items()}
+    plan = names["solvers"].unipc()(names["grid"])
+
+    def x_0(omega):
+        return names["samplers"].solve(branches, names["x_T"], plan, omega=omega)
+
+    scale = np.abs(names["x_0"]).max()
+    assert names["x_0"].shape == (8, 32, 32, 3)
+    np.testing.assert_allclose(names["x_0"], x_0(names["omega"]), atol=1e-3 * scale)
+    assert np.abs(names["x_0"] - x_0(0 * names["omega"])).max() > 1e-2 * scale
+
+
+def without_magic(cell, instead):
+    """The source of a cell with its lines of the shell replaced."""
+    return re.sub(r"(?m)^( *)%.*$", rf"\1{instead}", "".join(cell["source"]))
+
+
+@pytest.mark.parametrize(
+    ("inside", "installs"),
+    [
+        ("checkout/notebooks", [".."]),
+        ("checkout", ["."]),
+        ("beside", ["./progguide_jax"]),
+        (".", []),
+    ],
+)
+def test_a_notebook_finds_its_checkout(inside, installs, tmp_path, monkeypatch):
+    for package in ("checkout/progguide_jax", "beside/progguide_jax/progguide_jax"):
+        (tmp_path / package).mkdir(parents=True)
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "checkout/notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / inside)
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        first = next(cell for cell in cells if cell["cell_type"] == "code")
+        assert "%pip install -q {here[0]}" in "".join(first["source"])
+        names = {"asked": []}
+        source = without_magic(first, "asked.append(here[0])")
+        exec(source, names)
+        assert names["asked"] == installs
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        if not installs:
+            with pytest.raises(ImportError, match="open this in a checkout of it, or"):
+                exec(source, names)
+
+
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem
 )
 def test_notebook_runs(path, tmp_path, monkeypatch):
-    """Every code cell, as a script; lines of the shell (%pip) are left out."""
+    """Every code cell, as a script; lines of the shell (%pip) do nothing."""
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")
     names: dict = {}
     for cell in json.loads(path.read_text())["cells"]:
         if cell["cell_type"] == "code":
-            lines = [x for x in cell["source"] if not x.startswith("%")]
-            exec(compile("".join(lines), path.name, "exec"), names)
+            exec(compile(without_magic(cell, "pass"), path.name, "exec"), names)
     y = names["final"]  # class-axis positions by schedule: schedules overshoot less
     assert y["static"] > y["linear"] > y["cosine"] > 4
     own = names["pictures"]  # bright before dark: the classes are in the order of names

@@ -67,9 +67,29 @@ def share(branches: dict[str, prediction.Branch]) -> Branches:
     return Branches(tuple(functions), conds, tuple(places))
 
 
+@jax.tree_util.register_pytree_node_class
+class Predictions(list):
+    """A list of predictions, which knows the mistake c = evaluate("cond")."""
+
+    def _one(self):
+        raise ValueError(
+            "evaluate(...) gives a list, also for one branch: take the prediction out "
+            'of it, as in (c,) = evaluate("cond")'
+        )
+
+    x0 = eps = property(_one)
+
+    def tree_flatten(self):
+        return tuple(self), None
+
+    @classmethod
+    def tree_unflatten(cls, _, predictions):
+        return cls(predictions)
+
+
 class Evaluate:
-    """evaluate("cond", "null") -> a Prediction of each; with x=..., of that instead of
-    x_t. A branch runs once on the same x, however often it is asked for."""
+    """evaluate("cond", "null") -> a list, a Prediction of each; with x=..., of that
+    instead of x_t. A branch runs once on the same x, however often it is asked for."""
 
     def __init__(self, branches: Branches, x, level, step, double_batch: bool):
         self._branches, self._x, self._level = branches, x, level
@@ -83,7 +103,7 @@ class Evaluate:
         copy.found, copy.count = dict(self.found), self.count
         return copy
 
-    def __call__(self, *names: str, x=None) -> list[prediction.Prediction]:
+    def __call__(self, *names: str, x=None) -> Predictions:
         known = {place.name for place in self._branches.places}
         for name in names:
             if name not in known:
@@ -97,7 +117,7 @@ class Evaluate:
             missing = [name for name in names if name not in self.found]
             self.found |= self._run(missing, self._x, self.found)
             found = self.found
-        return [found[name] for name in names]
+        return Predictions(found[name] for name in names)
 
     def _run(self, names, x, known) -> dict[str, prediction.Prediction]:
         """Those of `names`, and what they use; known: what is not run again."""

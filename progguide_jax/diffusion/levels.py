@@ -77,8 +77,12 @@ def from_timesteps(
     final: where the last step ends: "data" (alpha 1) or "first", the level of t = 0, as
     latent diffusion and Stable Diffusion do (`set_alpha_to_one=False`).
     """
-    ts = np.asarray(timesteps)
-    last = ns.num_timesteps - 1
+    ts, last = np.asarray(timesteps), process.of(ns).num_timesteps - 1
+    if ts.ndim == 0:
+        raise ValueError(
+            f"timesteps is {timesteps}: pass the grid itself, samplers.timesteps("
+            f"{ns.num_timesteps}, {timesteps or 50})"
+        )
     if ts.ndim != 1 or not np.issubdtype(ts.dtype, np.integer) or len(ts) == 0:
         raise ValueError("timesteps must be integers of shape [S], S >= 1")
     if len(ts) > ns.num_timesteps:
@@ -164,7 +168,7 @@ def _ends(ns, num_steps: int, low, high) -> tuple[float, float]:
     if ns is None:
         first, last = 0.002, 80.0
     else:
-        covered = np.exp(ns.log_r[np.isfinite(ns.log_r)])
+        covered = np.exp(process.of(ns).log_r[np.isfinite(ns.log_r)])
         first, last = covered[0], covered[-1]
     low, high = first if low is None else low, last if high is None else high
     if not (0 < low <= high < np.inf and (low < high or num_steps == 1)):

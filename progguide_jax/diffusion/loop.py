@@ -144,7 +144,7 @@ def scan(
         def guided(carry):
             asked = evaluate.branch()
             result = rule(asked, step, carry)
-            found, new_carry = _checked(result, carry, dtype)
+            found, new_carry = _checked(result, x, carry)
             if on.ndim:  # else omega is not 0 for any image here
                 found = _choose(on, found, asked("cond")[0])
                 new_carry = _choose(on, new_carry, carry)
@@ -214,21 +214,34 @@ def _choose(on: jax.Array, new, old):
     )
 
 
-def _checked(result, carry, dtype):
-    """What a rule returned, in the dtype of x; ValueError if it is something else."""
+def _checked(result, x, carry):
+    """What a rule returned for x, in its dtype; ValueError if it is something else."""
     pair = isinstance(result, tuple) and len(result) == 2
     if not pair or not isinstance(result[0], prediction.Prediction):
+        parts = [type(part).__name__ for part in (result if pair else [result])]
         raise ValueError(
             "a rule must return (Prediction(x0, eps), carry), such as "
-            f"step.from_eps(eps), carry: got {type(result).__name__}"
+            f"step.from_eps(eps), carry: got {', '.join(parts)}"
         )
     found, new_carry = result
+    shapes = [np.shape(face) for face in found]
+    if shapes != [x.shape] * 2:
+        raise ValueError(
+            f"a rule returned x0 of shape {shapes[0]} and eps of shape {shapes[1]} for "
+            f"x of shape {x.shape}: both must have the shape of x"
+        )
     if jax.tree.structure(new_carry) != jax.tree.structure(carry):
         raise ValueError(
             "a rule must return its carry in the form in which it got it: it got "
             f"{jax.tree.structure(carry)} and returned {jax.tree.structure(new_carry)}"
         )
-    return jax.tree.map(lambda a: a.astype(dtype), found), new_carry
+    for new, old in zip(*map(jax.tree.leaves, (new_carry, carry)), strict=True):
+        if np.shape(new) != np.shape(old):
+            raise ValueError(
+                f"a rule returned a carry of shape {np.shape(new)} and got one of "
+                f"shape {np.shape(old)}: keep its shape"
+            )
+    return jax.tree.map(lambda a: jnp.asarray(a, x.dtype), found), new_carry
 
 
 def _check_carry(carry, batch: int) -> None:

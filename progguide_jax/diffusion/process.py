@@ -159,6 +159,18 @@ def make(name: str, num_timesteps: int, **settings) -> NoiseSchedule:
     )
 
 
+def of(ns: NoiseSchedule) -> NoiseSchedule:
+    """ns itself; ValueError for anything else, such as a factory not called."""
+    if not isinstance(ns, NoiseSchedule):
+        found = getattr(ns, "__name__", type(ns).__name__)
+        name = found if found in SCHEDULES else "ddpm_linear"
+        raise ValueError(
+            f"noise_schedule is {found}, no NoiseSchedule: pass "
+            f"process.{name}(num_timesteps)"
+        )
+    return ns
+
+
 def zero_terminal_snr(ns: NoiseSchedule) -> NoiseSchedule:
     """The schedule with alpha shifted and scaled so that t = T - 1 is pure noise.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from progguide_jax.diffusion import (
+    arguments,
     asking,
     closures,
     loop,
@@ -57,7 +58,7 @@ def sample(
     it are constants of the program: it is traced at every call, and compiled again when
     they have changed. cond: any pytree with leading axis B; null_cond: the same tree
     for "no condition", each leaf with the axis B or without. timesteps: int [S],
-    strictly falling, on the host. omega: [S] or [S,B], or [K,S] with labels int [B].
+    strictly falling, on the host. omega: as in `solve`, or [K,S] with labels int [B].
     key: one key, or one per image [B]; solvers that add noise need it. clip_x0: bound
     on |x0|, short for projection=projections.clip(bound).
 
@@ -72,15 +73,18 @@ def sample(
             )
         projection = projections.clip(clip_x0)
     levels = levels_lib.from_timesteps(noise_schedule, timesteps)
-    cond = jax.tree.map(jnp.asarray, cond)
-    x_T = _floating(x_T)
+    x_T = arguments.start(x_T)
+    cond = arguments.conditions(cond, x_T)
+    arguments.check_model(eps_fn, params)
+    arguments.check_weights(omega)
     if params is not None:
         eps_fn = jax.tree_util.Partial(eps_fn, params)
     elif not isinstance(eps_fn, jax.tree_util.Partial):
         t = jnp.full(len(x_T), timesteps[0], jnp.int32)
         eps_fn = jax.tree_util.Partial(closures.by_trace(eps_fn, x_T, t, cond))
     if labels is not None:
-        omega = _of_labels(omega, labels, len(timesteps))
+        omega = arguments.of_labels(omega, labels, len(timesteps), len(x_T))
+        omega = {"null": omega}
     fn = jax.tree_util.Partial(_at_timestep, eps_fn)
     if any(solver is entry.make for entry in solvers.SOLVERS.values()):
         raise ValueError(
@@ -110,29 +114,6 @@ def sample(
     )
 
 
-def _floating(x_T) -> jax.Array:
-    x_T = jnp.asarray(x_T)
-    if not jnp.issubdtype(x_T.dtype, jnp.floating):
-        raise ValueError(f"x_T is {x_T.dtype}: pass floating-point noise")
-    return x_T
-
-
-def _of_labels(omega, labels, num_steps: int) -> jax.Array:
-    """[S,B] from a curve for each class [K,S] and labels [B]."""
-    omega, labels = jnp.asarray(omega), np.asarray(labels)
-    if omega.ndim != 2 or omega.shape[1] != num_steps:
-        raise ValueError(
-            f"omega has shape {omega.shape}: with labels it is a table [K,S], S = "
-            f"{num_steps}"
-        )
-    if labels.min() < 0 or labels.max() >= len(omega):
-        raise ValueError(
-            f"labels are {labels.min()} ... {labels.max()} and omega has {len(omega)} "
-            "rows: give one row a class"
-        )
-    return omega[labels].T
-
-
 def _at_timestep(eps_fn, x, level, cond):
     return eps_fn(x, level.t.astype(jnp.int32), cond)
 
@@ -153,22 +134,26 @@ def solve(
     """Sample from x_T [B,...] at the plan's first level.
 
     branches: "cond", and the references that `rule` (default cfg) guides against.
-    plan: solver(levels). omega: [S] or [S,B] on the grid; with several references
-    {branch: [S] or [S,B]}. key: one key, or one per image [B]. projection: moves x0,
-    and eps is derived from it again. double_batch: branches of one function in one
-    forward pass.
+    plan: solver(levels). omega: [S] or [S,B] on the grid, or {branch: [S] or [S,B]},
+    as it must be with several references. key: one key, or one per image [B].
+    projection: moves x0, and eps is derived from it again. double_batch: branches of
+    one function in one forward pass.
 
     Returns x_0 [B,...] in the dtype of x_T; with trajectory also x at every grid level
     [S+1,B,...] from x_T to x_0; with trace also a `tracing.Trace`.
     """
-    rule, x_T = rules.of(rule or rules.cfg()), _floating(x_T)
+    rule, x_T = rules.of(rule or rules.cfg()), arguments.start(x_T)
+    arguments.check_plan(plan)
+    arguments.check_branches(branches, x_T)
+    arguments.check_weights(omega)
+    arguments.check_axes(omega, plan, branches, x_T)
     if plan.stochastic and key is None:
         raise ValueError("this solver adds noise: pass key=jax.random.key(seed)")
     result = _jitted(
         asking.share(branches),
         x_T,
         loop.rows(plan, branches, omega, rule, x_T),
-        _keys_of_images(key, len(x_T)),
+        arguments.keys(key, len(x_T)),
         rule,
         projections.of(projection),
         view=jnp.asarray if trajectory else None,
@@ -181,14 +166,3 @@ def solve(
     if trajectory:
         rest[0] = jnp.concatenate([x_T[None], rest[0][np.flatnonzero(plan.on_grid)]])
     return x_0, *rest
-
-
-def _keys_of_images(key, batch: int) -> jax.Array:
-    if key is None:  # never drawn from: the program is that of a stochastic solver
-        key = jax.random.key(0)
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
-    keys = key if key.ndim else image_keys(key, jnp.arange(batch))
-    if keys.shape != (batch,):
-        raise ValueError(f"key has shape {key.shape}: expected () or ({batch},)")
-    return keys

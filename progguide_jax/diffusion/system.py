@@ -37,8 +37,14 @@ class System(NamedTuple):
 
 def null_like(null: Any, cond: Any) -> Any:
     """`null` with the axis B, dtypes and shapes of the conditions."""
-    return jax.tree.map(
-        lambda n, c: jnp.broadcast_to(jnp.asarray(n, c.dtype), c.shape),
-        null,
-        jax.tree.map(jnp.asarray, cond),
-    )
+    try:
+        return jax.tree.map(_like, jax.tree.map(jnp.asarray, cond), null)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "null_cond and cond do not go together: pass the same tree for both, each "
+            "leaf of null_cond with the axis B or without"
+        ) from error
+
+
+def _like(cond: jax.Array, null: Any) -> jax.Array:
+    return jnp.broadcast_to(jnp.asarray(null, cond.dtype), cond.shape)

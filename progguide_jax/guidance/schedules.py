@@ -121,8 +121,8 @@ AXES = ("t", "steps")
 
 
 def _table(num_timesteps, timesteps, values, axis: str = ""):
-    """Weights [N] or [K,N]: over t ascending (axis "t"), or [S] or [K,S], one for each
-    sampling step from noise to data (axis "steps")."""
+    """A curve of values [N] or [K,N] over t ascending (axis "t"), or [S] or [K,S], one
+    for each sampling step from noise to data (axis "steps")."""
     values, timesteps = np.asarray(values, np.float64), np.asarray(timesteps)
     same = values.ndim > 0 and values.shape[-1] == len(timesteps)
     if not axis and same:
@@ -247,7 +247,8 @@ def make(
     name: one of `names()`, or a function of an array, t (0 ... T-1) or tau (t / T) by
     the name of its argument. scale: the guidance scale, 0 = plain conditional sampling;
     the mean of omega over the timesteps [S] equals it, except for `pcs` (its peak),
-    `interval` and `neg_perturb` (their height).
+    `interval` and `neg_perturb` (their height). A table is a curve like the others: its
+    values are scaled to that mean; normalize="none" gives scale times the values.
     normalize: one of `curves.MODES`; None = the schedule's own, "sampling" for a
     function. shape: `power` for pcs; `t_min`, `t_max` for interval and neg_perturb;
     `values` and `axis` for table; `g` for gn and gn_all.
@@ -259,16 +260,18 @@ def make(
     else:
         schedule = SCHEDULES[registry.check("schedule", name, SCHEDULES)]
     check_scale(name, scale)
+    mode = schedule.normalize if normalize is None else normalize
+    registry.check("normalize", mode, curves.MODES)
+    if np.ndim(timesteps) != 1:
+        raise ValueError(
+            f"timesteps is {timesteps!r:.40}: pass the grid itself [S], such as "
+            f"samplers.timesteps({num_timesteps}, 50)"
+        )
     if "timesteps" in inspect.signature(schedule.curve).parameters:
         shape["timesteps"] = timesteps
     try:
         curve = schedule.curve(num_timesteps, **shape)
-        weights = curves.standardise(
-            curve,
-            timesteps,
-            num_timesteps,
-            schedule.normalize if normalize is None else normalize,
-        )
+        weights = curves.standardise(curve, timesteps, num_timesteps, mode)
     except TypeError as error:  # "_gn() missing 1 required positional argument: 'g'"
         reason = str(error).split("() ", 1)[-1]
         raise ValueError(f"schedule {name!r}: {reason}") from error

@@ -595,9 +595,10 @@ def test_levels_between_timesteps_are_refused_for_an_int_t():
 def test_no_network_of_eps_starts_from_pure_noise():
     """A guide that predicts eps beside a network that predicts v."""
     grid = levels.from_timesteps(process.zero_terminal_snr(NS), np.array([999, 500]))
+    itself = jax.tree_util.Partial(lambda x, level, c: x)
     branches = {
-        "cond": prediction.Branch(lambda x, level, c: x, jnp.zeros(6), "v"),
-        "guide": prediction.Branch(lambda x, level, c: x, jnp.zeros(6), "eps"),
+        "cond": prediction.Branch(itself, jnp.zeros(6), "v"),
+        "guide": prediction.Branch(itself, jnp.zeros(6), "eps"),
     }
     with pytest.raises(ValueError, match="pure noise .* an eps-network cannot start"):
         samplers.solve(branches, noise(), solvers.ddim()(grid), omega=np.ones(2))

@@ -217,6 +217,14 @@ def test_a_table_in_sampling_order():
         make("table", values=values, axis="step")
 
 
+def test_a_table_is_a_curve_that_is_scaled():
+    """Its mean is the scale; as it stands, times the scale, with normalize="none"."""
+    values = np.arange(1.0, T + 1)
+    assert make("table", 0.5, values=values).mean() == pytest.approx(0.5, rel=1e-6)
+    as_it_is = make("table", 0.5, values=values, normalize="none")
+    np.testing.assert_allclose(as_it_is, 0.5 * (GRID + 1), rtol=1e-6)
+
+
 def test_a_function_of_t_or_of_tau():
     """By the name of its argument; scaled to the mean like the others, or as it is."""
     linear = make("linear", 0.3)
@@ -308,7 +316,14 @@ def test_scale_minus_1_is_the_unconditional_model():
         ("gn", {"g": np.zeros(T)}, "negative somewhere, or 0"),
         ("table", {"values": [1.0]}, "N >= 2"),
         ("table", {"values": [1.0, -2.0]}, "negative somewhere, or 0"),
-        ("linear", {"normalize": "mean"}, "unknown mode 'mean'"),
+        ("linear", {"normalize": "mean"}, "unknown normalize 'mean'"),
+        (
+            "linear",
+            {"normalize": False},
+            "normalize False: use one of sampling, .*none",
+        ),
+        ("table", {"values": [1, 2], "normalize": True}, "normalize True: use one of"),
+        ("linear", {"ts": 50}, r"timesteps is 50: .* samplers.timesteps\(1000, 50\)"),
         ("linear", {"ts": np.array([1000, 0])}, r"leave 0 \.\.\. 999"),
     ],
 )
