@@ -10,14 +10,16 @@ from progguide_jax.diffusion.plans import X0, H, Plan, Solver, X, Z
 
 
 def dpmpp_2m(stochastic: bool = False) -> Solver:
-    """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, Algorithm 2), of the ODE or,
-    stochastic, of the SDE ("sde-dpmsolver++").
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, Algorithm 2).
 
-    Order 2 in x0, with that of the evaluation before as memory; order 1 at the first
-    step and onto data. With h = lambda_s - lambda_t, h_0 that of the step before and
-    phi = exp(-h) - 1: x_s = (sigma_s / sigma_t) x - alpha_s phi (x0 + h / (2 h_0)
-    (x0 - x0_before)). The SDE has exp(-2h) - 1 for phi, exp(-h) in front of x and adds
-    sigma_s sqrt(1 - exp(-2h)) z.
+    Formula: x_s = (sigma_s / sigma_t) x - alpha_s phi (x0 + h / (2 h_0)
+        (x0 - x0_before)) with h = lambda_s - lambda_t, h_0 that of the step before and
+        phi = exp(-h) - 1. The SDE ("sde-dpmsolver++") has exp(-2h) - 1 for phi, exp(-h)
+        in front of x and adds sigma_s sqrt(1 - exp(-2h)) z.
+    Cost: 1 evaluation a step.
+
+    stochastic: the SDE's instead of the ODE's. Of order 1 at the first step and onto
+    data.
     """
 
     def plan(levels: Levels) -> Plan:
@@ -38,11 +40,14 @@ def dpmpp_2m(stochastic: bool = False) -> Solver:
 
 
 def unipc() -> Solver:
-    """UniPC-2 with B(h) = exp(-h) - 1 (Zhao et al. 2023, arXiv:2302.04867, "bh2").
+    """UniPC-2 (Zhao et al. 2023, arXiv:2302.04867), "bh2": B(h) = exp(-h) - 1.
 
-    Order 3: the predictor is DPM-Solver++(2M); a corrector mends the last step by the
-    x0 of this evaluation, at no further one. Memory: the mended x, and x0 of the two
-    evaluations before. The corrector is of order 1 after the first step.
+    Formula: the predictor is DPM-Solver++(2M); a corrector mends the last step by the
+        x0 of this evaluation. Memory: the mended x, and x0 of the two evaluations
+        before. The corrector is of order 1 after the first step.
+    Cost: 1 evaluation a step.
+
+    Without the corrector it would be dpmpp_2m.
     """
 
     def plan(levels: Levels) -> Plan:
