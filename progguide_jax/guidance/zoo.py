@@ -12,7 +12,7 @@ from progguide_jax.diffusion import solvers
 from progguide_jax.guidance import projections, references, rules, schedules
 
 
-class Family(NamedTuple):
+class Chapter(NamedTuple):
     """A registry on the page: its columns are fields of `registry.FIELDS`; extra has a
     column more, {entry: words}."""
 
@@ -43,7 +43,7 @@ w = 1 + ω. x0 and eps are the two faces of a prediction of x_t = alpha x0 + sig
 """
 
 
-def families() -> list[Family]:
+def chapters() -> list[Chapter]:
     """What the page shows, in its order."""
     orders = {
         name: "–" if entry.order is None else str(entry.order)
@@ -54,7 +54,7 @@ def families() -> list[Family]:
         for name, entry in schedules.SCHEDULES.items()
     }
     return [
-        Family(
+        Chapter(
             "Schedules: when",
             "ω(t) is the guidance scale times g(τ), τ = t / T, 1 at noise. A schedule "
             "is scaled so that its mean over the sampling steps is ω, or taken as it "
@@ -63,27 +63,27 @@ def families() -> list[Family]:
             ("Formula",),
             ("mean", means),
         ),
-        Family(
+        Chapter(
             "References: against what",
             "Guidance moves the prediction away from p_ref; several may be used at "
             "once, each with a scale of its own (`guidance.NAME.scale`).",
             {name: entry.make for name, entry in references.REFERENCES.items()},
             ("Formula", "Cost", "Neutral"),
         ),
-        Family(
+        Chapter(
             "Rules: how",
             "What is made of the predictions. Neutral is the setting at which a rule "
             "is CFG or the conditional model; a test holds each to it.",
             {name: entry.make for name, entry in rules.RULES.items()},
             ("Formula", "Space", "Cost", "Neutral"),
         ),
-        Family(
+        Chapter(
             "Projections: what x0 may be",
             "x0 is moved and eps derived from it again.",
             projections.PROJECTIONS,
             ("Formula", "Neutral"),
         ),
-        Family(
+        Chapter(
             "Solvers: the step",
             "The order is that of the error in the step size, with and without "
             "guidance; a test measures it.",
@@ -96,8 +96,8 @@ def families() -> list[Family]:
 
 def page() -> str:
     """docs/zoo.md."""
-    found = families()
-    count = sum(len(family.entries) for family in found)
+    found = chapters()
+    count = sum(len(chapter.entries) for chapter in found)
     parts = [_INTRODUCTION.format(count=count), *map(_table, found)]
     for field, title in (
         ("Convention", "What the papers call ω"),
@@ -105,29 +105,29 @@ def page() -> str:
     ):
         lines = [
             f"- **{name}**: {card[field]}."
-            for family in found
-            for name, card in _cards(family).items()
+            for chapter in found
+            for name, card in _cards(chapter).items()
             if field in card
         ]
         parts.append("\n".join([f"## {title}\n", *lines, ""]))
     return "\n".join(parts)
 
 
-def _cards(family: Family) -> dict[str, dict[str, str]]:
-    return {name: registry.card(make) for name, make in family.entries.items()}
+def _cards(chapter: Chapter) -> dict[str, dict[str, str]]:
+    return {name: registry.card(make) for name, make in chapter.entries.items()}
 
 
-def _table(family: Family) -> str:
-    extra, values = family.extra or ("", {})
-    head = ["method", *family.columns, *([extra] if extra else [])]
+def _table(chapter: Chapter) -> str:
+    extra, values = chapter.extra or ("", {})
+    head = ["method", *chapter.columns, *([extra] if extra else [])]
     rows = [head, ["---"] * len(head)]
-    for name, card in _cards(family).items():
-        first = f"`{name}`{_settings(family.entries[name])}<br>{card['Title']}"
-        cells = [first, *(card.get(field, "–") for field in family.columns)]
+    for name, card in _cards(chapter).items():
+        first = f"`{name}`{_settings(chapter.entries[name])}<br>{card['Title']}"
+        cells = [first, *(card.get(field, "–") for field in chapter.columns)]
         cells += [values[name]] if extra else []
         rows.append([cell.replace("|", "\\|") for cell in cells])
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([f"## {family.title}\n", f"{family.words}\n", *lines, ""])
+    return "\n".join([f"## {chapter.title}\n", f"{chapter.words}\n", *lines, ""])
 
 
 def _settings(factory: Callable) -> str:

@@ -23,10 +23,10 @@ def test_the_page_is_up_to_date():
     )
 
 
-@pytest.mark.parametrize("family", zoo.families(), ids=lambda f: f.title.split(":")[0])
-def test_every_entry_says_what_it_is(family):
-    needed = NEEDED[family.title.split(":")[0]]
-    for name, factory in family.entries.items():
+@pytest.mark.parametrize("chapter", zoo.chapters(), ids=lambda f: f.title.split(":")[0])
+def test_every_entry_says_what_it_is(chapter):
+    needed = NEEDED[chapter.title.split(":")[0]]
+    for name, factory in chapter.entries.items():
         card = zoo.registry.card(factory)
         assert needed <= set(card), name
         assert card["Title"], name
