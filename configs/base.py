@@ -186,7 +186,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.eval.seed = 0  # which reference features are kept, which subsets are drawn
 
     c.experiment = section()  # of eval.reproduce
-    c.experiment.name = ""  # "" | two_gaussians | sweep | compare | calibration
+    # "" | two_gaussians | sweep | compare | gallery | calibration
+    c.experiment.name = ""
     c.experiment.folder = "experiment"  # of the results, below the workdir
     c.experiment.schedules = ("static", "linear", "cosine", "gn")  # x scales = cells
     c.experiment.scales = (0.0, 10.0, 50.0, 100.0)  # guidance scales
@@ -205,6 +206,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.experiment.sweep.paper = ()  # (cell, score, number printed in the paper)
     c.experiment.compare = section()
     c.experiment.compare.num_images = 100  # of each cell
+    c.experiment.gallery = section()
+    c.experiment.gallery.num_images = 256  # trajectories of each method
+    c.experiment.gallery.num_paths = 10  # so many are drawn
     c.experiment.calibration = section()
     c.experiment.calibration.features = ("inception",)  # extractors
     # standard deviations of the pixel noise, in grey levels

@@ -70,6 +70,8 @@ _ADDED: dict[str, Any] = {
     "experiment.cells": [],
     "experiment.sweep.num_intervals": 0,
     "experiment.compare.num_images": 100,
+    "experiment.gallery.num_images": 256,
+    "experiment.gallery.num_paths": 10,
 }
 
 
