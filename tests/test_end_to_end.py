@@ -232,7 +232,7 @@ def test_metrics_that_nobody_typed_are_those_of_the_features(workdir, run_here):
     code, out, errors = run_here(*EVAL, f"--workdir={workdir}")
     assert code == 0 and list(json.loads(out)["scores"]) == ["fd_pixels"]
     (line,) = [e for e in errors if "logits" in e]
-    assert "without is: the features pixels have no logits" in line
+    assert "eval.metrics is fd, without is: the features pixels have no logits" in line
     typed = "--config.eval.metrics=fd,is"
     code, _, errors = run_here(*EVAL, typed, f"--workdir={workdir}")
     assert code == 1 and "without logits" in errors[-1], errors

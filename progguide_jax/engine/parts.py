@@ -97,7 +97,7 @@ def _write_parts(path, total: int, size: int, make: Make) -> None:
     for start, end, _ in _parts(path):
         if start <= first:
             first = max(first, end)
-    if first:
+    if 0 < first < total:
         what = "%s holds %d images, which stay: going on to %d"
         logging.info(what, path.parent, first, total)
     bar = writers.progress(total, f"sample {path.parent.name}", initial=first)
@@ -125,4 +125,4 @@ def _join(path, total: int) -> None:
         first = min(end, total)
     arrays = {name: np.concatenate(pieces) for name, pieces in merged.items()}
     files.save_npz(results.arrays_path(path), **arrays)
-    logging.info("%d rows in %s", total, results.arrays_path(path))
+    logging.info("%d images in %s", total, results.arrays_path(path))

@@ -47,6 +47,7 @@ def train(config, workdir: str) -> None:
         # only now, when the checkpoint has been seen to fit this config
         config_lib.write_provenance(workdir, config)
         _train_from(config, workdir, mesh, dataset, train_state, saved)
+    logging.info("trained to step %d: %s", last, build.checkpoint_dir(workdir))
 
 
 def _train_from(config, workdir, mesh, dataset, train_state, saved) -> None:

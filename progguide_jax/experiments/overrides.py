@@ -28,6 +28,10 @@ def parse(text: str | Iterable[tuple[str, Any]]) -> dict[str, Any]:
                 "'KEY=VALUE KEY=VALUE', on a command line with a ; between two cells, "
                 "in a file with a comma after the only one"
             )
+        if any(f",{section}." in word for word in words for section in SECTIONS):
+            raise ValueError(
+                f"experiment.cells holds {text!r}: put a ; between two cells, no comma"
+            )
     else:
         pairs = list(text) if isinstance(text, Iterable) else []
         if not pairs or not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):

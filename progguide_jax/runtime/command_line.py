@@ -96,7 +96,10 @@ def _parse(argv: list[str]) -> tuple[Any, str, list[str]]:
         )
         rest = values(argv)[1:]
         if rest:
-            raise ValueError(f"unexpected argument {rest[0]!r}: flags start with --")
+            raise ValueError(
+                f"unexpected argument {rest[0]!r}: flags start with --, and true or "
+                "false comes after an ="
+            )
         if values.print_config:
             print("\n".join(_lines(values.config)))
             sys.exit(0)

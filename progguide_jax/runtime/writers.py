@@ -160,11 +160,13 @@ class _Bar(tqdm.tqdm):
 def _redraw(bar_of: Callable[[], _Bar | None], closed: threading.Event, pause: float):
     if closed.wait(_DELAY):
         return
-    while not closed.wait(pause) and (bar := bar_of()) is not None:
+    wait = min(pause, 1.0)  # the first time soon: the first step compiles
+    while not closed.wait(wait) and (bar := bar_of()) is not None:
         with bar.get_lock():
-            if not closed.is_set() and time.time() - bar.last_print_t >= pause:
+            if not closed.is_set() and time.time() - bar.last_print_t >= wait:
                 bar.delay = 0  # it is on the screen: close() leaves it there
                 bar.refresh(nolock=True)
+        wait = pause
         del bar
 
 

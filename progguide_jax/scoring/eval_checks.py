@@ -43,7 +43,8 @@ def leave_out_impossible(config: ml_collections.ConfigDict, given: Sequence[str]
     if possible and left_out:
         settings.metrics = tuple(possible)
         logging.info(
-            "without %s: the features %s have no logits",
-            ", ".join(left_out),
+            "eval.metrics is %s, without %s: the features %s have no logits",
+            ",".join(possible),
+            ",".join(left_out),
             settings.features,
         )

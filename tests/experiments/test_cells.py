@@ -85,6 +85,7 @@ def test_given_cells_set_any_key_and_are_named_by_what_varies(config):
         ("train.num_steps=5", "sets train.num_steps: the cells of a sweep share one"),
         ("guidance.scale=1 guidance.scale=2", "sets guidance.scale twice: put a ; "
          "between two cells"),
+        ("guidance.rule=apg,guidance.rule=cfg", "put a ; between two cells"),
         (("guidance.scale", 2.0), "or pairs (KEY, VALUE)"),
         (5, "or pairs (KEY, VALUE)"),
     ],

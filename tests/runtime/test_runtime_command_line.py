@@ -289,6 +289,7 @@ def test_the_check_comes_before_the_work(capsys, recipe, tmp_path):
          "false"),
         (["--workdri=x"], "Did you mean: workdir"),
         (["stray"], "unexpected argument 'stray'"),
+        (["--config.data.flip", "False"], "true or false comes after an ="),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_one_line_and_code_2(
