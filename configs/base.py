@@ -191,8 +191,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.experiment.folder = "experiment"  # of the results, below the workdir
     c.experiment.schedules = ("static", "linear", "cosine", "gn")  # x scales = cells
     c.experiment.scales = (0.0, 10.0, 50.0, 100.0)  # guidance scales
-    # sweep: these cells instead, as in ("guidance.schedule=gn", "sample.num_steps=20");
-    # each sets any keys of guidance and sample; differences are to the first
+    # sweep: these cells instead, as in ("guidance.schedule=gn", "sample.num_steps=20"),
+    # typed with a ; between two: each sets any keys of guidance and sample; differences
+    # are to the first
     c.experiment.cells = ()
     c.experiment.two_gaussians = section()
     c.experiment.two_gaussians.num_images = 512  # trajectories in each cell
