@@ -210,6 +210,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.experiment.gallery = section()
     c.experiment.gallery.num_images = 256  # trajectories of each method
     c.experiment.gallery.num_paths = 10  # so many are drawn
+    # of entries that need some, as in ("guidance.interval.t_max=500",)
+    c.experiment.gallery.settings = ()
     c.experiment.calibration = section()
     c.experiment.calibration.features = ("inception",)  # extractors
     # standard deviations of the pixel noise, in grey levels

@@ -6,17 +6,20 @@ The exact model of 8x8 images is guided: nothing is trained. `:smoke` takes fewe
 trajectories and steps.
 """
 
-from configs import two_gaussians
+from configs import base, two_gaussians
 
 
 def get_config(arg: str = ""):
+    base.check_arg(arg, ("", "smoke"))
     c = two_gaussians.get_config("smoke" if arg == "smoke" else "twin")
     c.experiment.name = "gallery"
     c.experiment.folder = "gallery"
     c.guidance.scale = 10.0
     c.sample.num_steps = 100
-    c.guidance.interval.t_min, c.guidance.interval.t_max = 200, 600
-    c.guidance.neg_perturb.t_min, c.guidance.neg_perturb.t_max = 450, 499
+    c.experiment.gallery.settings = (
+        "guidance.interval.t_min=200 guidance.interval.t_max=600",
+        "guidance.neg_perturb.t_min=450 guidance.neg_perturb.t_max=499",
+    )
     if arg == "smoke":
         c.sample.num_steps = 10
         c.experiment.gallery.num_images = 16

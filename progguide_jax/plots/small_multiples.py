@@ -16,6 +16,8 @@ def _panels(count: int, height: float) -> tuple[figures.Figure, list]:
     axes = fig.subplots(rows, _COLUMNS, sharex=True, squeeze=False).ravel()
     for ax in axes[count:]:
         ax.set_visible(False)
+    for ax in axes[max(count - _COLUMNS, 0) : count]:  # nothing is below them
+        ax.tick_params(labelbottom=True)
     return fig, list(axes[:count])
 
 

@@ -72,6 +72,7 @@ _ADDED: dict[str, Any] = {
     "experiment.compare.num_images": 100,
     "experiment.gallery.num_images": 256,
     "experiment.gallery.num_paths": 10,
+    "experiment.gallery.settings": [],
 }
 
 

@@ -13,14 +13,15 @@ from etils import epath
 from progguide_jax.diffusion.system import System
 from progguide_jax.engine import results, sampling
 from progguide_jax.experiments import cells as cells_lib
-from progguide_jax.experiments import settings
+from progguide_jax.experiments import overrides, settings
 from progguide_jax.experiments.two_gaussians import run as two_gaussians
 from progguide_jax.guidance import references, rules, schedules
 from progguide_jax.metrics import trajectories
 from progguide_jax.runtime import sharding, writers
 from progguide_jax.systems import build, drawing, entries, specs
 
-DEFAULTS = {"num_images": 256, "num_paths": 10}
+DEFAULTS = {"num_images": 256, "num_paths": 10, "settings": ()}
+_COUNTS = ("num_images", "num_paths")
 
 
 _OF_FILES = ("table",)  # curves of the user's
@@ -50,7 +51,7 @@ def check(config) -> None:
     settings.check(config)
     settings.check_no_cells(config)
     two_gaussians.oracle(config)
-    for key in DEFAULTS:
+    for key in _COUNTS:
         value = config.experiment.gallery[key]
         settings.check_count(f"experiment.gallery.{key}", value)
     if not config.guidance.scale > 0:
@@ -67,9 +68,10 @@ def cells(config) -> list[cells_lib.Cell]:
     made = [("rule", name) for name in rules.names()]
     made += [("reference", n) for n in references.names() if _exact(n) and n != "null"]
     made += [("schedule", n) for n in schedules.names() if n not in _OF_FILES]
+    held = _held(config)
     result = []
     for kind, name in made:
-        cell = config.copy_and_resolve_references()
+        cell = overrides.apply(config, held.get(name, {}))
         cell.guidance.schedule, cell.guidance.rule = "static", "cfg"
         cell.guidance.references = ("null",)
         if kind == "schedule":
@@ -84,6 +86,21 @@ def cells(config) -> list[cells_lib.Cell]:
             cell.guidance.references = (name,) if alone else ("null", name)
         result.append(cells_lib.Cell(f"{kind} {name}", cell))
     return result
+
+
+def _held(config) -> dict[str, dict]:
+    """{entry: {key: value}} of experiment.gallery.settings."""
+    held: dict[str, dict] = {}
+    for text in config.experiment.gallery.settings:
+        for key, value in overrides.parse(text).items():
+            entry = key.split(".")[1] if key.startswith("guidance.") else ""
+            if entry not in config.guidance or key.count(".") != 2:
+                raise ValueError(
+                    f"experiment.gallery.settings holds {key}: use keys such as "
+                    "guidance.interval.t_max"
+                )
+            held.setdefault(entry, {})[key] = value
+    return held
 
 
 def _exact(reference: str) -> bool:
@@ -138,10 +155,11 @@ def _curves(config, model, grid) -> dict[str, np.ndarray]:
     ns = build.noise_schedule(config)
     g = model.gradnorm(ns)
     curves = {}
-    for name in schedules.names():
-        if name in _OF_FILES:
+    for cell in cells(config):
+        kind, name = cell.name.split(" ", 1)
+        if kind != "schedule":
             continue
-        held = entries.settings(config, "guidance.schedule", name)
+        held = entries.settings(cell.config, "guidance.schedule")
         if name in ("gn", "gn_all"):
             held = {"g": g if name == "gn" else np.stack([g, g])}
         curves[name] = schedules.make(
