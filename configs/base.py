@@ -162,6 +162,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.sample.heun.stage_omega = "stage"  # omega of the second stage: stage | step
     c.sample.dpmpp_2m = section()
     c.sample.dpmpp_2m.stochastic = False  # the SDE solver instead of the ODE's
+    c.sample.dpmpp_2m.restart = False  # first order again where omega jumps
+    c.sample.unipc = section()
+    c.sample.unipc.restart = False  # first order again where omega jumps
     c.sample.karras = section()
     c.sample.karras.rho = 7.0  # sigma^(1/rho) at equal distances
     c.sample.karras.sigma_min = placeholder(float)  # sigma/alpha; None = t = 0
