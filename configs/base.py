@@ -61,6 +61,9 @@ def get_config() -> ml_collections.ConfigDict:
     # of activations: float32 | bfloat16; parameters and head are float32
     c.model.unet.dtype = "float32"
     c.model.unet.sigma_skip = False  # add sigma_t x_t to the output
+    # train a second head on the decoder where it is so many pixels wide; 0 = none.
+    # For guidance.references=internal
+    c.model.unet.exit = 0
     c.model.pix_film = section()  # sees an image through its mean and spread
     c.model.pix_film.width = 256  # of the hidden layers
     c.model.pix_film.depth = 4  # hidden layers
@@ -76,6 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.label_drop = 0.1  # probability that a label becomes the null label
     c.train.predicts = "eps"  # what the network returns: eps | x0 | v
     c.train.loss_weight = "uniform"  # uniform (in what the network predicts) | min_snr
+    c.train.exit_weight = 0.5  # of the loss of model.unet.exit, beside the network's
     c.train.min_snr = section()
     c.train.min_snr.gamma = 5.0  # SNRs above it weigh no more (Hang et al. 2023)
     c.train.log_every = 100  # updates

@@ -31,7 +31,8 @@ class System(NamedTuple):
     embed: Callable[[Any], jax.Array] | None = None
     branch_of_embedding: Callable[[jax.Array], prediction.Branch] | None = None
     # (conditions, name of a perturbation, its settings) -> branch of the same network
-    # disturbed inside
+    # disturbed inside; "attended" is no prediction, but how much attention each pixel
+    # of a layer gets [B,h,w]
     perturbed: Callable[..., prediction.Branch] | None = None
 
 

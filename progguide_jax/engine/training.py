@@ -14,6 +14,7 @@ from etils import epath
 from progguide_jax.data import batches
 from progguide_jax.diffusion import process
 from progguide_jax.engine import grids
+from progguide_jax.networks import layers
 from progguide_jax.runtime import checkpoints, files, sharding, stopping, writers
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.systems import build, validation
@@ -88,14 +89,20 @@ def initial_state(config, mesh, saved: checkpoints.Checkpoints) -> build.TrainSt
     return train_state
 
 
-def loss_per_example(module, params, x0, level, label, eps, **kwargs) -> jax.Array:
+def loss_per_example(
+    module, params, x0, level, label, eps, exit_weight=0.0, **kwargs
+) -> jax.Array:
     """Mean squared error, over the pixels of each example, of what the module predicts
-    of x_t = alpha x0 + sigma eps: [B]. DDPM eq. 14 where that is eps."""
+    of x_t = alpha x0 + sigma eps: [B]. DDPM eq. 14 where that is eps. That of an early
+    exit is added exit_weight times."""
     x_t = process.diffuse(level, x0, eps)
     emb = build.embed_label(module, params, label)
-    prediction = module.apply({"params": params}, x_t, level, emb, **kwargs)
-    error = prediction - process.target(level, x0, eps, module.predicts)
-    return jnp.mean(jnp.square(error), axis=tuple(range(1, eps.ndim)))
+    target = process.target(level, x0, eps, module.predicts)
+    answer, *exits = (
+        jnp.mean(jnp.square(said - target), axis=tuple(range(1, eps.ndim)))
+        for said in layers.answers(module, params, x_t, level, emb, **kwargs)
+    )
+    return sum((exit_weight * early for early in exits), answer)
 
 
 def train_step(
@@ -120,8 +127,9 @@ def train_step(
     def loss_fn(params, x0, level, label, eps):
         rngs = {"dropout": dropout_key}
         losses = loss_per_example(
-            module, params, x0, level, label, eps, train=True, rngs=rngs
-        )
+            module, params, x0, level, label, eps, config.train.exit_weight,
+            train=True, rngs=rngs,
+        )  # fmt: skip
         return jnp.mean(weight(level, module.predicts) * losses)
 
     loss, grads = sharding.value_and_grad(loss_fn, mesh)(

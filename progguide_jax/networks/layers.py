@@ -37,6 +37,12 @@ def skip_gain(level: process.Level, like: jax.Array, kind: str) -> jax.Array:
     )
 
 
+def answers(module: nn.Module, params: dict, *args, **kwargs) -> list[jax.Array]:
+    """What the network answers, and what each of its early exits does."""
+    answer, left = module.apply({"params": params}, *args, mutable=["exits"], **kwargs)
+    return [answer, *jax.tree.leaves(left)]
+
+
 class GroupNorm(nn.Module):
     """Group normalisation of [B,H,W,C] over space and each group's channels.
 

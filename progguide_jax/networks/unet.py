@@ -47,6 +47,10 @@ class ResBlock(nn.Module):
         h = conv("conv2", kernel_init=_zero)(h)
         if x.shape[-1] != self.channels:
             x = _Dense(self.channels, dtype=self.dtype, name="shortcut")(x)
+        return self.join(x, h)
+
+    def join(self, x: jax.Array, h: jax.Array) -> jax.Array:
+        """The shortcut and what the block adds to it."""
         return x + h
 
 
@@ -60,11 +64,19 @@ class AttentionBlock(nn.Module):
         b, h, w, c = x.shape
         y = layers.GroupNorm(_groups(c), name="norm")(x).reshape(b, h * w, c)
         q, k, v = (_Dense(c, dtype=self.dtype, name=n)(y) for n in ("q", "k", "v"))
-        scores = jnp.einsum("bqc,bkc->bqk", q, k).astype(jnp.float32) * c**-0.5
-        weights = nn.softmax(scores, axis=-1).astype(self.dtype)
-        y = jnp.einsum("bqk,bkc->bqc", weights, v)
+        y = jnp.einsum("bqk,bkc->bqc", self.weights(q, k), v)
         y = _Dense(c, dtype=self.dtype, kernel_init=_zero, name="out")(y)
-        return x + y.reshape(b, h, w, c)
+        return self.join(x, y.reshape(b, h, w, c))
+
+    def weights(self, q: jax.Array, k: jax.Array) -> jax.Array:
+        """How much each query [B,Q,C] takes of each key [B,K,C]: [B,Q,K]."""
+        scores = jnp.einsum("bqc,bkc->bqk", q, k).astype(jnp.float32)
+        scores = scores * q.shape[-1] ** -0.5
+        return nn.softmax(scores, axis=-1).astype(self.dtype)
+
+    def join(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """The shortcut and what attention adds to it."""
+        return x + y
 
 
 class UNet(layers.LabelConditioned):
@@ -74,6 +86,8 @@ class UNet(layers.LabelConditioned):
     non-linearity and reaches every block. With sigma_skip the output is
     sigma_t x_t + head: at high noise eps is nearly x_t and the network need not learn
     the identity. For x0 that skip is alpha_t x_t and for v it is 0: the same answer.
+    With exit, a width of the decoder, a second head answers from there already; it is
+    the variable "exit" of the collection "exits", which only `layers.answers` asks for.
     """
 
     base_channels: int = 128
@@ -83,6 +97,7 @@ class UNet(layers.LabelConditioned):
     dropout: float = 0.1
     dtype: str = "float32"
     sigma_skip: bool = False
+    exit: int = 0
 
     @nn.compact
     def __call__(
@@ -126,14 +141,25 @@ class UNet(layers.LabelConditioned):
             for j in range(self.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = attend(res(h, mult, f"up{i}_{j}"), f"up{i}_{j}_attention")
+            if h.shape[1] == self.exit:
+                self.sow("exits", "exit", self._head(h, x_t, level, "exit"))
             if i > 0:
                 h = jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
                 h = conv(h.shape[-1], f"up{i}_conv")(h)
         assert not skips
 
-        h = nn.swish(layers.GroupNorm(_groups(h.shape[-1]), name="norm_out")(h))
-        head = _Conv(x_t.shape[-1], kernel_init=_zero, name="conv_out")
+        return self._head(h, x_t, level, "out")
+
+    def _head(self, h, x_t, level, name):
+        """The answer from features h, each of their pixels a square of the image's."""
+        b, height, width, c = x_t.shape
+        side = height // h.shape[1]
+        h = nn.swish(layers.GroupNorm(_groups(h.shape[-1]), name=f"norm_{name}")(h))
+        head = _Conv(c * side**2, kernel_init=_zero, name=f"conv_{name}")
         out = head(h.astype(jnp.float32))
+        if side > 1:
+            out = out.reshape(b, height // side, width // side, side, side, c)
+            out = out.transpose(0, 1, 3, 2, 4, 5).reshape(x_t.shape)
         if self.sigma_skip:
             out += layers.skip_gain(level, out, self.predicts) * x_t
         return out

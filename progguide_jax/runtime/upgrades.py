@@ -51,6 +51,8 @@ _CHURN = {"churn": 0.0, "churn_min": 0.0, "churn_max": math.inf, "churn_noise": 
 _ADDED: dict[str, Any] = {
     "data.digest": "",
     "noise.zero_terminal_snr": False,
+    "model.unet.exit": 0,
+    "train.exit_weight": 0.5,
     "train.predicts": "eps",
     "train.loss_weight": "uniform",
     "train.min_snr.gamma": 5.0,

@@ -1,10 +1,12 @@
 """Whether the schedule, references, rule, projection and solver of a config go with
 each other, with the grid and with what the network predicts."""
 
+import numpy as np
+
 from progguide_jax import registry
 from progguide_jax.diffusion import loop, solvers
 from progguide_jax.guidance import projections, references, rules, schedules
-from progguide_jax.systems import entries, key_checks, specs
+from progguide_jax.systems import entries, key_checks, specs, trained
 
 
 def check(config) -> None:
@@ -67,6 +69,25 @@ def _check_reference(config, name: str, alone: bool) -> None:
             entry.check(**specs.reference_settings(config, name))
         except ValueError as error:
             raise ValueError(f"guidance.{name}: {error}") from error
+    if entry.inside:
+        _check_inside(config, name)
+
+
+def _check_inside(config, name: str) -> None:
+    """That the network has what this reference disturbs, and that what the reference
+    uses is there."""
+    untrained, labels = trained.of(config, {}, {}), np.zeros(1, np.int32)
+    settings = specs.reference_settings(config, name)
+    try:
+        branch = references.REFERENCES[name].make(untrained, labels, **settings)
+    except ValueError as error:  # which begins with the name
+        raise ValueError(f"guidance.{error}") from error
+    there = [references.REFERENCES[n].branch for n in config.guidance.references]
+    for used in set(branch.uses) - {"cond", *there}:
+        raise ValueError(
+            f"guidance.references holds {name}, which uses {used}: add it, as in "
+            f"{used},{name}"
+        )
 
 
 def _check_scale(key: str, config) -> None:

@@ -7,7 +7,7 @@ from progguide_jax.diffusion import prediction
 from progguide_jax.diffusion.system import System
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests
-from progguide_jax.systems import build
+from progguide_jax.systems import build, disturbed
 
 
 def load(config, workdir: str, mesh) -> System:
@@ -29,6 +29,8 @@ def of(config, params: dict, checkpoint: dict) -> System:
     # dropout is of training only
     network = build.network_settings(config)
     network.pop("dropout", None)
+    if not network.get("exit"):  # as if there were no such key
+        network.pop("exit", None)
     origin = {
         "checkpoint": checkpoint,
         "network": network | {"predicts": kind},
@@ -44,4 +46,5 @@ def of(config, params: dict, checkpoint: dict) -> System:
         null=config.data.num_classes,
         decode=lambda x: x,
         origin=config_lib.as_json(origin),
+        perturbed=disturbed.perturbed(module, params, build.image_shape(config)),
     )

@@ -28,6 +28,12 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"model.unet.attention_resolutions: no feature map is {resolution} "
                 f"pixels wide, they are {', '.join(map(str, sizes))}"
             )
+    if unet.exit and unet.exit not in sizes[1:]:
+        there = ", ".join(map(str, sizes[1:])) or "none but that of the image"
+        raise ValueError(
+            f"model.unet.exit is {unet.exit}: use 0, or a width of the decoder before "
+            f"its last: {there}"
+        )
     for channels in _widths(unet):
         groups = min(32, channels // 4)
         if not groups or channels % groups:

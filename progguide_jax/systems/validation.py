@@ -64,7 +64,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "finite and above 0",
         lambda x: 0 < x < math.inf,
         """data.two_gaussians.std train.learning_rate train.grad_clip
-        train.min_snr.gamma guidance.pcs.power guidance.clip.bound
+        train.exit_weight train.min_snr.gamma guidance.pcs.power guidance.clip.bound
         guidance.dynamic_threshold.bound sample.karras.rho""",
     ),
     (

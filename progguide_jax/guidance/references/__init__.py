@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from progguide_jax import registry
 from progguide_jax.diffusion import prediction, system
-from progguide_jax.guidance.references import guides
+from progguide_jax.guidance.references import guides, perturbed
 
 null, autoguidance = guides.null, guides.autoguidance
 
@@ -19,17 +19,24 @@ class ReferenceEntry(NamedTuple):
     """branch: its name; "cond" for one that changes what the conditional prediction is.
     make: (model, cond, **needs) -> Branch; parameters with a default are settings.
     guide: whether it needs a second system. check: ValueError at settings that make no
-    sense, before there is a model."""
+    sense, before there is a model. inside: whether it disturbs the network inside, so
+    that settings are to be held against the network before it is trained."""
 
     branch: str
     make: Callable[..., prediction.Branch]
     guide: bool = False
     check: Callable[..., None] | None = None
+    inside: bool = False
 
 
 REFERENCES = {
     "null": ReferenceEntry("null", guides.null),
     "autoguidance": ReferenceEntry("guide", guides.autoguidance, guide=True),
+    "pag": ReferenceEntry("pag", perturbed.pag, check=perturbed.check, inside=True),
+    "seg": ReferenceEntry("seg", perturbed.seg, check=perturbed.check, inside=True),
+    "sag": ReferenceEntry("sag", perturbed.sag, check=perturbed.check, inside=True),
+    "s2": ReferenceEntry("s2", perturbed.s2, check=perturbed.check, inside=True),
+    "internal": ReferenceEntry("internal", perturbed.internal, inside=True),
 }
 
 
