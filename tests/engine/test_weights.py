@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from progguide_jax.engine import probing, weights
+from progguide_jax.guidance import rules
 from progguide_jax.runtime import files, sharding
 from progguide_jax.systems import build
 
@@ -58,6 +59,16 @@ def test_a_rule_of_negative_weights_takes_none_of_both_signs(tiny):
     tiny.guidance.scale = -0.4
     with pytest.raises(ValueError, match=r"beta schedule is .* takes -1 \.\.\. 0: set"):
         make(tiny)
+
+
+def test_a_rule_of_positive_weights_takes_no_negative_one(tiny, monkeypatch):
+    positive = rules.RULES["apg"]._replace(scales=(0.0, np.inf))
+    monkeypatch.setitem(rules.RULES, "apg", positive)
+    tiny.guidance.rule, tiny.guidance.schedule = "apg", "beta"
+    with pytest.raises(ValueError, match=r"beta .* 'apg' takes 0 \.\.\. inf: set"):
+        make(tiny)
+    tiny.guidance.schedule = "clamp_linear"
+    assert make(tiny).min() > 0
 
 
 def test_a_schedule_in_w_and_one_of_noise_levels(tiny):

@@ -193,6 +193,15 @@ def test_tv_interval_keeps_the_mean_and_is_conditional_outside():
     assert not omega[~inside].any()  # exactly: those steps cost one evaluation
 
 
+def test_rounding_moves_no_step():
+    """14 / 100 * 100 > 14 and 0.55 * 100 > 55."""
+    ts = np.arange(100)[::-1]
+    omega = schedules.make("tv_interval", 1.0, ts, 100)  # 15 ... 77 of 0 ... 99
+    assert np.flatnonzero(omega).tolist() == list(range(22, 85))
+    omega = schedules.make("negative_window", 1.0, ts, 100, switch=0.55)
+    assert np.count_nonzero(omega == 1) == 55
+
+
 def test_tv_steps_by_hand():
     """A third of w for a quarter of the steps: 0, 1/4, 1/2, 3/4, 1 of them."""
     five = np.array([800, 600, 400, 200, 0])

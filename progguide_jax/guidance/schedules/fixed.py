@@ -143,7 +143,7 @@ def c2fg(tau, rate: float = math.log(2)):
     Neutral: a rate of 0 is static.
 
     The scale is that at noise, and the mean of w is (e^rate - 1) / rate times it. Their
-    rates: ln 2 for DiT, 1 for SiT, 0.2 for Stable Diffusion.
+    rates: ln 2 for DiT, 1 for SiT, 0.2 for Stable Diffusion, by accounts of the paper.
     """
     if not 0 <= rate < math.inf:
         raise ValueError(f"rate is {rate}: use a number of 0 or more")
@@ -157,6 +157,8 @@ def dynamic_cfg(tau, tau_1: float = 0.6, tau_2: float = 0.9):
         all of it below tau_1.
     Convention: w = 1 + omega: omega is -1, the unconditional model, above tau_2.
     Neutral: a tau_1 of 1 or more is static.
+
+    By accounts of the paper; it noises the condition by the same ramp.
     """
     if not 0 <= tau_1 < tau_2 < math.inf:
         raise ValueError(f"tau_1 {tau_1}, tau_2 {tau_2}: use 0 <= tau_1 < tau_2")

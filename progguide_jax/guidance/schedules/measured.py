@@ -85,7 +85,8 @@ def dg_cfg(steps: Steps):
         is omega g over its mean.
     Neutral: none; its mean is that of static.
 
-    It needs the noise schedule, and is stated for variance-preserving ones.
+    It needs the noise schedule, and is stated for variance-preserving ones. The formula
+    is that of accounts of the paper.
     """
     if steps.noise_schedule is None:
         raise ValueError(

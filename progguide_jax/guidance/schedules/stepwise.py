@@ -82,6 +82,8 @@ def tv(steps: Steps):
         at 0.
     Convention: w = 1 + omega; omega is near 0 at both ends, not at it.
     Neutral: none; its mean over t is that of static.
+    Deviation: as in their code, whose last step begins at the low weight; by accounts
+        of the paper's formula it ends there.
     """
     half, odd = divmod(len(steps.t), 2)
     up = np.arange(half) / max(half, 1)
