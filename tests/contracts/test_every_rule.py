@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import worlds
 
-from progguide_jax.diffusion import samplers, solvers
+from progguide_jax.diffusion import levels, prediction, process, samplers, solvers
 from progguide_jax.guidance import references, rules, schedules
 
 EVERY = rules.names()
@@ -139,6 +139,26 @@ def test_any_solver_or_one_line_that_says_why_not(name, solver):
     x_0 = sample(rule, omega_of(name), x_T, solver=solver)
     plain = sample(rule, 0 * omega_of(name), x_T, solver=solver)
     assert np.all(np.isfinite(x_0)) and not np.allclose(x_0, plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_grid_may_start_at_pure_noise(name):
+    """With a v-network, at whose first level eps says nothing of x0."""
+    x_T = start(name)
+    fn = jax.tree_util.Partial(worlds.curved_v)
+    branches = {
+        branch: prediction.Branch(fn, jnp.full(6, label), "v")
+        for branch, label in (("cond", 1), ("null", 2))
+    }
+    levelled = process.zero_terminal_snr(worlds.NS)
+    grid = levels.from_timesteps(levelled, levels.timesteps(1000, 8, "trailing"))
+    assert grid.alpha[0] == 0
+    x_0 = [
+        samplers.solve(branches, x_T, solvers.ddim()(grid), omega=omega, rule=rule)
+        for omega in (omega_of(name), 0 * omega_of(name))
+        for rule in [rules.make(name)]
+    ]
+    assert np.all(np.isfinite(x_0[0])) and not np.allclose(*x_0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", EVERY)

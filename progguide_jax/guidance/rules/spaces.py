@@ -39,6 +39,18 @@ def back(step: prediction.Step, array: jax.Array, space: str) -> prediction.Pred
     return prediction.of_raw(array, step.x, step.alpha, step.sigma, space)
 
 
+def or_cfg(
+    step: prediction.Step,
+    found: prediction.Prediction,
+    c: prediction.Prediction,
+    u: prediction.Prediction,
+) -> prediction.Prediction:
+    """`found`, or CFG's prediction at pure noise (alpha 0), where eps says nothing of
+    x0."""
+    cfg = step.mix(lambda c, u: c + step.omega * (c - u), c, u)
+    return jax.tree.map(lambda a, b: jnp.where(step.alpha > 0, a, b), found, cfg)
+
+
 def ratio(a: jax.Array, b: jax.Array) -> jax.Array:
     """a / b for b >= 0, and finite where b is 0."""
     return a / jnp.maximum(b, _SMALL)

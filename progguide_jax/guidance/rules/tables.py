@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from progguide_jax.diffusion import noise, prediction, process, system
-from progguide_jax.guidance.rules import shape
+from progguide_jax.guidance.rules import shape, spaces
 
 
 def recfg(ratio: float = 1.0) -> shape.Rule:
@@ -24,7 +24,8 @@ def recfg(ratio: float = 1.0) -> shape.Rule:
         each class has a table of its own, here all have one.
 
     ratio: a number, or an array [T] or [T,...] over t as `recfg_ratio` measures it,
-    linear between whole timesteps. A grid must not start at pure noise (alpha 0).
+    linear between whole timesteps. At pure noise (alpha 0) it is CFG, since eps says
+    nothing of x0 there.
     """
     table = np.asarray(ratio, np.float64)
     if not np.all(np.isfinite(table)):
@@ -33,7 +34,8 @@ def recfg(ratio: float = 1.0) -> shape.Rule:
 
 
 def _recfg(evaluate, step, carry, *, ratio):
-    c, u = (p.eps for p in evaluate("cond", step.reference))
+    asked = evaluate("cond", step.reference)
+    c, u = (p.eps for p in asked)
     wide = jnp.promote_types(c.dtype, jnp.float32)
     now = _at(jnp.asarray(ratio, wide), jnp.asarray(step.t, wide))
     if now.ndim not in (0, c.ndim - 1):
@@ -42,7 +44,8 @@ def _recfg(evaluate, step, carry, *, ratio):
             f"number, [T] or {('T', *c.shape[1:])}"
         )
     now = now[None] if now.ndim else now
-    return step.from_eps(c + step.omega * (c - now * u)), carry
+    found = step.from_eps(c + step.omega * (c - now * u))
+    return spaces.or_cfg(step, found, *asked), carry
 
 
 def _at(table: jax.Array, t: jax.Array) -> jax.Array:

@@ -59,8 +59,8 @@ def tcfg(strength: float = 1.0, space: str = "eps") -> shape.Rule:
     Deviation: strength is ours. diffusers takes what the network predicts.
 
     d comes from the 2 x 2 matrix of inner products, without an SVD. Where the two
-    predictions are orthogonal and equally long d is not defined, and u is p_u / 2. In
-    eps a grid must not start at pure noise (alpha 0).
+    predictions are orthogonal and equally long d is not defined, and u is p_u / 2. At
+    pure noise (alpha 0) it is CFG, since eps says nothing of x0 there.
     """
     if not math.isfinite(strength):
         raise ValueError(f"tcfg: strength must be finite, got {strength}")
@@ -69,7 +69,8 @@ def tcfg(strength: float = 1.0, space: str = "eps") -> shape.Rule:
 
 
 def _tcfg(evaluate, step, carry, *, strength, space):
-    c, u = (spaces.of(step, p, space) for p in evaluate("cond", step.reference))
+    asked = evaluate("cond", step.reference)
+    c, u = (spaces.of(step, p, space) for p in asked)
     # d = (cos a c + sin a u) / length with tan 2a = 2 cu / (cc - uu)
     twice = 2 * prediction.dot(c, u)
     apart = prediction.dot(c - u, c + u)
@@ -77,7 +78,8 @@ def _tcfg(evaluate, step, carry, *, strength, space):
     sin, cos = spaces.ratio(twice, size), spaces.ratio(apart, size)
     along = (sin * c + (1 - cos) * u) / 2
     kept = u + strength * (along - u)
-    return spaces.back(step, c + step.omega * (c - kept), space), carry
+    found = spaces.back(step, c + step.omega * (c - kept), space)
+    return (spaces.or_cfg(step, found, *asked) if space == "eps" else found), carry
 
 
 def adamag(beta: float = 0.1, gamma: float = 4.0, w_min: float = 1.0) -> shape.Rule:
