@@ -88,7 +88,7 @@ def ep_cfg(
         high-th percentile.
     Convention: theirs is w = 1 + omega.
     Space: flow, as in their code; `space` chooses another (eps, x0, v).
-    Cost: 2 evaluations.
+    Cost: 2 evaluations; robust sorts the pixels of every image twice.
     Neutral: strength 0 is CFG; 1 is theirs, and between the factors are mixed.
     Deviation: strength is ours. Their public code has no robust form; the percentiles
         45 and 55 are read as those of the squares.
