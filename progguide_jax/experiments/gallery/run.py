@@ -167,7 +167,12 @@ def _curves(config, model, grid) -> dict[str, np.ndarray]:
         if name in ("gn", "gn_all"):
             held = {"g": g if name == "gn" else np.stack([g, g])}
         curves[name] = schedules.make(
-            name, config.guidance.scale, grid.t[:-1], ns.num_timesteps, **held
+            name,
+            config.guidance.scale,
+            grid,
+            ns.num_timesteps,
+            noise_schedule=ns,
+            **held,
         )
     return curves
 
