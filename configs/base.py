@@ -166,6 +166,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.sample.heun.stage_omega = "stage"  # omega of the second stage: stage | step
     c.sample.dpmpp_2m = section()
     c.sample.dpmpp_2m.stochastic = False  # the SDE solver instead of the ODE's
+    c.sample.dpmpp_2m.restart = False  # first order again where omega jumps
+    c.sample.unipc = section()
+    c.sample.unipc.restart = False  # first order again where omega jumps
     c.sample.karras = section()
     c.sample.karras.rho = 7.0  # sigma^(1/rho) at equal distances
     c.sample.karras.sigma_min = placeholder(float)  # sigma/alpha; None = t = 0
@@ -190,12 +193,14 @@ def get_config() -> ml_collections.ConfigDict:
     c.eval.seed = 0  # which reference features are kept, which subsets are drawn
 
     c.experiment = section()  # of eval.reproduce
-    c.experiment.name = ""  # "" | two_gaussians | sweep | compare | calibration
+    # "" | two_gaussians | sweep | compare | gallery | calibration
+    c.experiment.name = ""
     c.experiment.folder = "experiment"  # of the results, below the workdir
     c.experiment.schedules = ("static", "linear", "cosine", "gn")  # x scales = cells
     c.experiment.scales = (0.0, 10.0, 50.0, 100.0)  # guidance scales
-    # sweep: these cells instead, as in ("guidance.schedule=gn", "sample.num_steps=20");
-    # each sets any keys of guidance and sample; differences are to the first
+    # sweep: these cells instead, as in ("guidance.schedule=gn", "sample.num_steps=20"),
+    # typed with a ; between two: each sets any keys of guidance and sample; differences
+    # are to the first
     c.experiment.cells = ()
     c.experiment.two_gaussians = section()
     c.experiment.two_gaussians.num_images = 512  # trajectories in each cell
@@ -209,6 +214,11 @@ def get_config() -> ml_collections.ConfigDict:
     c.experiment.sweep.paper = ()  # (cell, score, number printed in the paper)
     c.experiment.compare = section()
     c.experiment.compare.num_images = 100  # of each cell
+    c.experiment.gallery = section()
+    c.experiment.gallery.num_images = 256  # trajectories of each method
+    c.experiment.gallery.num_paths = 10  # so many are drawn
+    # of entries that need some, as in ("guidance.interval.t_max=500",)
+    c.experiment.gallery.settings = ()
     c.experiment.calibration = section()
     c.experiment.calibration.features = ("inception",)  # extractors
     # standard deviations of the pixel noise, in grey levels

@@ -15,7 +15,7 @@ python -m eval.metrics --config=configs/cifar10.py:cpu --workdir=runs/cifar10 \\
 from etils import epath
 
 from progguide_jax.runtime import command_line
-from progguide_jax.scoring import evaluation
+from progguide_jax.scoring import eval_checks, evaluation
 from progguide_jax.systems import validation
 
 
@@ -25,7 +25,11 @@ def has_a_path(config) -> bool:
     return "/" in path or epath.Path(path or "/no").expanduser().exists()
 
 
+def check(config, given) -> None:
+    """Metrics that nobody typed are those that the features can give."""
+    validation.check_command(config, given)
+    eval_checks.leave_out_impossible(config, given)
+
+
 if __name__ == "__main__":
-    command_line.run(
-        evaluation.evaluate, new_workdir=has_a_path, check=validation.check_command
-    )
+    command_line.run(evaluation.evaluate, new_workdir=has_a_path, check=check)

@@ -19,6 +19,7 @@ needs_torch = pytest.mark.skipif(
     "name",
     [
         "sampling",
+        "solvers",
         "probing",
         "training",
         "frechet",

@@ -24,6 +24,7 @@ VARIANTS = {
     "cifar10": ("", "cpu", "smoke"),
     "two_gaussians": ("", "twin", "smoke"),
     "calibration": ("", "cpu", "smoke"),
+    "gallery": ("", "smoke"),
     "paper/fig2": ("", "twin", "smoke"),
     **{f"paper/{name}": ("", "cpu", "smoke") for name in SWEEPS},
 }

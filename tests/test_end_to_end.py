@@ -228,6 +228,21 @@ def test_samples_are_scored_by_a_command(workdir, tmp_path, run_here):
     assert json.loads(row.read_text())["scores"] == printed["scores"]
 
 
+def test_metrics_that_nobody_typed_are_those_of_the_features(workdir, run_here):
+    code, out, errors = run_here(*EVAL, f"--workdir={workdir}")
+    assert code == 0 and list(json.loads(out)["scores"]) == ["fd_pixels"]
+    (line,) = [e for e in errors if "logits" in e]
+    assert "eval.metrics is fd, without is: the features pixels have no logits" in line
+    typed = "--config.eval.metrics=fd,is"
+    code, _, errors = run_here(*EVAL, typed, f"--workdir={workdir}")
+    assert code == 1 and "without logits" in errors[-1], errors
+    code, _, errors = run_here(
+        "-m", "eval.compare", f"--workdir={workdir}", "--config.eval.features=pixels",
+        "--config.experiment.schedules=static,linear",
+    )  # fmt: skip
+    assert code == 0 and any("without is" in e for e in errors), errors
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

@@ -16,11 +16,14 @@ def euler(
     churn_max: float = math.inf,
     churn_noise: float = 1.0,
 ) -> Solver:
-    """Euler's method for dx/dr = eps (Karras et al. 2022, Algorithm 2, lines 4-8).
+    """Euler's method (Karras et al. 2022, arXiv:2206.00364, Algorithm 2, lines 4-8).
 
-    Order 1; without churn it is DDIM. churn: S_churn; before a step, noise of standard
-    deviation churn_noise raises r by min(churn / S, sqrt(2) - 1) of itself wherever
-    churn_min <= r <= churn_max.
+    Formula: x_s / alpha_s = x_t / alpha_t + (r_s - r_t) eps, r = sigma / alpha.
+    Cost: 1 evaluation a step.
+    Neutral: without churn it is ddim.
+
+    churn: S_churn; before a step, noise of standard deviation churn_noise raises r by
+    min(churn / S, sqrt(2) - 1) of itself wherever churn_min <= r <= churn_max.
     """
     settings = _checked_churn(churn, churn_min, churn_max, churn_noise)
 
@@ -42,11 +45,15 @@ def heun(
     churn_noise: float = 1.0,
     stage_omega: str = "stage",
 ) -> Solver:
-    """Heun's method for dx/dr = eps (Karras et al. 2022, Algorithms 1 and 2).
+    """Heun's method (Karras et al. 2022, arXiv:2206.00364, Algorithms 1 and 2).
 
-    Order 2, 2 S - 1 evaluations: the step to data is Euler's. churn as in `euler`.
-    stage_omega: the second stage takes the omega of its own level ("stage", which keeps
-    the order), or that of the step ("step", as published code for intervals does).
+    Formula: x_s / alpha_s = x_t / alpha_t + (r_s - r_t)(eps_t + eps_s) / 2, eps_s that
+        of Euler's step; the step to data is Euler's.
+    Cost: 2 S - 1 evaluations for S steps.
+
+    churn as in `euler`. stage_omega: the second stage takes the omega of its own level
+    ("stage", which keeps the order), or that of the step ("step", as published code for
+    intervals does).
     """
     settings = _checked_churn(churn, churn_min, churn_max, churn_noise)
     registry.check("stage_omega", stage_omega, STAGE_OMEGAS)

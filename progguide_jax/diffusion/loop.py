@@ -124,14 +124,7 @@ def scan(
             lambda x: x,
             x,
         )
-        step = _step(x, row, keys, branches.predicts)
-        level = process.Level(
-            *(
-                jnp.full(batch, value)
-                for value in (row.plan.t, row.plan.alpha, row.plan.sigma)
-            )
-        )
-        evaluate = asking.Evaluate(branches, x, level, step, double_batch)
+        step, evaluate = asked(branches, x, row, keys, double_batch)
         if not double_batch:
             # outside of the choice below: an image of omega = 0 gets these very bits
             evaluate("cond")
@@ -182,6 +175,18 @@ def scan(
     state = (x_T, [jnp.zeros_like(x_T)] * memory, carry)
     (x_0, _, _), (path, seen) = jax.lax.scan(body, state, rows)
     return x_0, *(found for found in (path, seen) if found is not None)
+
+
+def asked(
+    branches: asking.Branches, x: jax.Array, row: Rows, keys, double_batch: bool = False
+) -> tuple[prediction.Step, asking.Evaluate]:
+    """What a rule is given at one row of `Rows`."""
+    step = _step(x, row, keys, branches.predicts)
+    plan = row.plan
+    level = process.Level(
+        *(jnp.full(len(x), value) for value in (plan.t, plan.alpha, plan.sigma))
+    )
+    return step, asking.Evaluate(branches, x, level, step, double_batch)
 
 
 def _step(x, row: Rows, keys, predicts: str) -> prediction.Step:

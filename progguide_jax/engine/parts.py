@@ -14,7 +14,7 @@ from etils import epath
 
 from progguide_jax.engine import results
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, sharding, writers
+from progguide_jax.runtime import files, sharding, stopping, writers
 
 Make = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -31,7 +31,8 @@ def collect(
 
     make(index [size]) gives the arrays of these rows, on every host; rows past the end
     are made and dropped. about: what the record says besides made_by. Whether anything
-    had to be made. ValueError if the folder holds the rows of another made_by. All
+    had to be made. ValueError if the folder holds the rows of another made_by;
+    InterruptedError after SIGTERM or Ctrl-C, when the rows under way are written. All
     hosts must call this.
     """
     path = epath.Path(path)
@@ -96,7 +97,12 @@ def _write_parts(path, total: int, size: int, make: Make) -> None:
     for start, end, _ in _parts(path):
         if start <= first:
             first = max(first, end)
-    with writers.progress(total, f"sample {path.parent.name}", initial=first) as bar:
+    if 0 < first < total:
+        what = "%s holds %d images, which stay: going on to %d"
+        logging.info(what, path.parent, first, total)
+    bar = writers.progress(total, f"sample {path.parent.name}", initial=first)
+    with bar, stopping.Stop() as stop:
+        stop.check(first, f"{first} of {total} images")  # signals wait from here on
         while first < total:
             arrays = make(np.arange(first, first + size))
             n = min(size, total - first)
@@ -105,6 +111,7 @@ def _write_parts(path, total: int, size: int, make: Make) -> None:
                 files.save_npz(part, **{k: v[:n] for k, v in arrays.items()})
             first += n
             bar.update(n)
+            stop.check(first, f"{first} of {total} images")
 
 
 def _join(path, total: int) -> None:
@@ -118,4 +125,4 @@ def _join(path, total: int) -> None:
         first = min(end, total)
     arrays = {name: np.concatenate(pieces) for name, pieces in merged.items()}
     files.save_npz(results.arrays_path(path), **arrays)
-    logging.info("%d rows in %s", total, results.arrays_path(path))
+    logging.info("%d images in %s", total, results.arrays_path(path))

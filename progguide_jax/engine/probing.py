@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,12 @@ from progguide_jax.engine import results
 from progguide_jax.guidance import gradnorm
 from progguide_jax.plots import style, time_curves
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import digests, files, sharding, writers
+from progguide_jax.runtime import digests, files, sharding, stopping, writers
 from progguide_jax.systems import build, validation
 
 SITE = "label-embedding row"
 UNIFORM_STREAM, IMAGE_STREAM, T_STREAM = 3, 4, 6  # of `batches.philox`
+_SECONDS = 30.0  # of work, the most that a kill costs
 
 
 def probe(config, workdir: str) -> None:
@@ -27,7 +29,8 @@ def probe(config, workdir: str) -> None:
     curve.npz: g, standard_error, count, G, G_standard_error [K,T]; gn [T], the class
     mean of G, with gn_standard_error; t [T]. g is that of eps whatever the network
     predicts: in x0 it would be (sigma / alpha) g, another curve. The accumulator is
-    saved on the way: the same command goes on where it stopped.
+    saved on the way: the same command goes on where it stopped. InterruptedError
+    after SIGTERM or Ctrl-C, the batch it is at being saved.
     """
     validation.validate(config)
     validation.check_examples(config)
@@ -195,17 +198,24 @@ def _accumulate(config, mesh, folder, dataset, params, made_by):
         return sharding.put(mesh, mine)
 
     bar = writers.progress(num_batches, "probe", initial=first)
-    with bar:
+    since = time.monotonic()
+    with bar, stopping.Stop() as stop:
         for number, batch in batches.prefetch(make_batch, first, num_batches):
             acc = step(acc, params, batch, jnp.int32(number))
             done = number + 1
-            if done % 8 == 0:
-                # or the bar would run ahead; and CPU devices with many steps under way
-                # can wait for each other for ever
+            if done % 2 == 0:
+                # or the bar would run ahead, a signal would wait for what is under way,
+                # and CPU devices with many steps could wait for each other for ever
                 jax.block_until_ready(acc)
-            if done % settings.checkpoint_every == 0 and jax.process_index() == 0:
-                _save(folder, acc, done, made_by)
             bar.update()
+            stopped = stop.asked(done)
+            late = time.monotonic() - since >= _SECONDS
+            if stopped or late or done % settings.checkpoint_every == 0:
+                if jax.process_index() == 0:
+                    _save(folder, acc, done, made_by)
+                since = time.monotonic()
+            if stopped:
+                raise stopping.interrupted(f"{done} of {num_batches} batches")
     return jax.device_get(acc)
 
 

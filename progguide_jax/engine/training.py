@@ -13,10 +13,11 @@ from etils import epath
 
 from progguide_jax.data import batches
 from progguide_jax.diffusion import process
+from progguide_jax.engine import grids
 from progguide_jax.networks import layers
-from progguide_jax.runtime import checkpoints, files, sharding, writers
+from progguide_jax.runtime import checkpoints, files, sharding, stopping, writers
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.systems import build, drawing, pictures, specs, trained, validation
+from progguide_jax.systems import build, validation
 
 
 def train(config, workdir: str) -> None:
@@ -37,7 +38,9 @@ def train(config, workdir: str) -> None:
         build.checkpoint_dir(workdir), keep=config.train.keep
     ) as saved:
         latest = saved.latest_step()
-        if latest is not None and latest >= config.train.num_steps:
+        last = config.train.num_steps
+        undrawn = latest == last and grids.lacking(config, workdir, latest)
+        if latest is not None and latest >= last and not undrawn:
             logging.info("already trained to step %d", latest)
             return
         dataset = build.load_data(config)
@@ -45,6 +48,7 @@ def train(config, workdir: str) -> None:
         # only now, when the checkpoint has been seen to fit this config
         config_lib.write_provenance(workdir, config)
         _train_from(config, workdir, mesh, dataset, train_state, saved)
+    logging.info("trained to step %d: %s", last, build.checkpoint_dir(workdir))
 
 
 def _train_from(config, workdir, mesh, dataset, train_state, saved) -> None:
@@ -166,7 +170,7 @@ def compiled_step(config, mesh):
 def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
     first, last = int(train_state.step), config.train.num_steps
     step_fn = compiled_step(config, mesh)
-    draw_grid = _grid(config, workdir, mesh, writer)
+    draw_grid = grids.drawer(config, workdir, mesh, writer)
     metadata = {"config": config_lib.digest(config)}
     rows = sharding.host_rows(config.train.batch_size)
     window = _Window(first)
@@ -184,6 +188,8 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
         return sharding.put(mesh, {k: batch[k] for k in ("image", "label")})
 
     stream = batches.prefetch(make_batch, first, last)
+    if grids.lacking(config, workdir, first):  # stopped before it was drawn
+        draw_grid(first, train_state.ema_params)
     bar = writers.progress(last, "train", initial=first)
     with bar:
         for index, batch in stream:
@@ -196,18 +202,17 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
                 row = window.close(config.train.batch_size)
                 writer.scalars(done, row)
                 bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-            # the grid first: what a kill between the two loses is made again
-            if draw_grid and (done % config.train.sample_every == 0 or done == last):
-                window.check()
-                draw_grid(done, train_state.ema_params)
             if done % config.train.checkpoint_every == 0 or done == last or stop:
                 window.check()
                 saved.save(done, train_state, metadata)
             if stop:
-                raise InterruptedError(
-                    f"stopped by a signal after step {done}, saved: the same command "
-                    "goes on"
-                )
+                raise stopping.interrupted(f"step {done}")
+            # the grid last: it may take minutes, and one that is lacking is drawn later
+            if grids.due(config, done):
+                window.check()
+                draw_grid(done, train_state.ema_params)
+    if saved.should_stop(last + 1):  # during the last grid
+        raise stopping.interrupted(f"step {last}")
 
 
 class _Window:
@@ -258,41 +263,3 @@ class _Window:
                     "remove that one from WORKDIR/checkpoints)"
                 )
         self.rows.append((step, metrics))
-
-
-def _grid(config, workdir, mesh, writer):
-    """(step, ema_params) -> a PNG of the same seeds and labels at every step; None if
-    config asks for no grids."""
-    if not config.train.sample_every:
-        return None
-    picture = _grid_sampler(config, mesh)
-
-    def draw(step, ema_params):
-        grid = picture(step, ema_params)
-        if jax.process_index() == 0:
-            path = epath.Path(workdir) / "grids" / f"step_{step:08d}.png"
-            writers.save_png(path, grid)
-        writer.image(step, "samples", grid)
-
-    return draw
-
-
-def _grid_sampler(config, mesh):
-    """(step, params) -> samples side by side, uint8 [H,W,3]: ten of each class, at most
-    100, by static guidance."""
-    classes, steps = config.data.num_classes, config.train.sample_steps
-    count = -(-min(10 * classes, 100) // mesh.size) * mesh.size
-    index, labels = np.arange(count), np.arange(count) % classes
-    plain = config.copy_and_resolve_references()
-    plain.guidance.references, plain.guidance.rule = ("null",), "cfg"
-    omega = {"null": np.full(steps, config.guidance.scale, np.float32)}
-    spec = specs.of(plain, omega, num_steps=steps)
-
-    def picture(step, params):
-        what = "drawing the grid of step %d: %d images of %d steps"
-        logging.info(what, step, count, steps)
-        system = trained.of(config, params, {})
-        images = drawing.draw(system, spec, index, labels, mesh)
-        return pictures.tile(pictures.to_uint8(images), columns=10)
-
-    return picture

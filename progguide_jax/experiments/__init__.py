@@ -8,6 +8,8 @@ from progguide_jax.experiments.calibration import run as calibration
 from progguide_jax.experiments.cells import Cell
 from progguide_jax.experiments.compare import report as compare_report
 from progguide_jax.experiments.compare import run as compare
+from progguide_jax.experiments.gallery import report as gallery_report
+from progguide_jax.experiments.gallery import run as gallery
 from progguide_jax.experiments.sweep import report as sweep_report
 from progguide_jax.experiments.sweep import run as sweep
 from progguide_jax.experiments.two_gaussians import report as two_gaussians_report
@@ -43,5 +45,6 @@ EXPERIMENTS = {
     "two_gaussians": _entry(two_gaussians, two_gaussians_report),
     "sweep": _entry(sweep, sweep_report),
     "compare": _entry(compare, compare_report, needs_training=False),
+    "gallery": _entry(gallery, gallery_report, needs_training=False),
     "calibration": _entry(calibration, calibration_report, needs_training=False),
 }

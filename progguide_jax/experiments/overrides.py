@@ -25,7 +25,12 @@ def parse(text: str | Iterable[tuple[str, Any]]) -> dict[str, Any]:
         if not pairs or not all("=" in word for word in words):
             raise ValueError(
                 f"experiment.cells holds {text!r}: write each cell as "
-                "'KEY=VALUE KEY=VALUE', with a comma after it if it is the only one"
+                "'KEY=VALUE KEY=VALUE', on a command line with a ; between two cells, "
+                "in a file with a comma after the only one"
+            )
+        if any(f",{section}." in word for word in words for section in SECTIONS):
+            raise ValueError(
+                f"experiment.cells holds {text!r}: put a ; between two cells, no comma"
             )
     else:
         pairs = list(text) if isinstance(text, Iterable) else []
@@ -36,7 +41,10 @@ def parse(text: str | Iterable[tuple[str, Any]]) -> dict[str, Any]:
             )
     twice = [key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])]
     if twice:
-        raise ValueError(f"experiment.cells: {text!r} sets {twice[0]} twice")
+        raise ValueError(
+            f"experiment.cells: {text!r} sets {twice[0]} twice: put a ; between two "
+            "cells, or leave one out"
+        )
     return dict(pairs)
 
 
@@ -57,24 +65,22 @@ def apply(config, overrides: dict[str, Any]):
                 f"workdir and differ in {', '.join(f'{s}.*' for s in SECTIONS)} only"
             )
         try:
-            value = _read(value, known[key]) if isinstance(value, str) else value
+            if isinstance(value, str):
+                value = _read(value, known[key], config_lib.type_of(config, key))
             changed.update_from_flattened_dict({key: value})
         except (TypeError, ValueError, SyntaxError):
-            kind = type(known[key]).__name__
-            raise ValueError(
-                f"experiment.cells: {key} is {value!r} and takes a {kind}"
-            ) from None
+            kind = config_lib.type_of(config, key)
+            what = config_lib.TO_TYPE.get(kind, f"it must be a {kind.__name__}")
+            raise ValueError(f"experiment.cells: {key} is {value!r}: {what}") from None
     return changed
 
 
-def _read(text: str, before: Any) -> Any:
-    """text as a value of the type of `before`; of any type where that is None."""
-    if isinstance(before, str):
+def _read(text: str, before: Any, kind: type) -> Any:
+    """text as a value of that kind; of any, if it is not known, or None."""
+    if kind is str:
         return text
-    if isinstance(before, bool):
-        return {"true": True, "false": False}.get(text.lower(), text)
-    if isinstance(before, float):
-        return float(text)
-    if isinstance(before, tuple):
+    if kind in config_lib.TO_TYPE and text != "None":
+        return config_lib.value_of(text, kind)
+    if kind is tuple:
         return config_lib.as_tuple(text, before)
     return ast.literal_eval(text)

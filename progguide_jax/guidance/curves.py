@@ -92,3 +92,11 @@ def _spacing(ts: np.ndarray) -> np.ndarray:
     delta = -np.diff(ts).astype(np.float64)
     delta = np.append(delta, delta[-1])
     return delta / delta.sum()
+
+
+def jumps(omega: np.ndarray) -> list[int]:
+    """The steps k at which omega [S] or [K,S] in sampling order leaves its value at
+    k - 1 by more than half of its range, as at the ends of an interval."""
+    rows = np.atleast_2d(np.asarray(omega, np.float64))
+    far = np.abs(np.diff(rows)) > 0.5 * np.ptp(rows, axis=-1, keepdims=True)
+    return (np.flatnonzero(far.any(0)) + 1).tolist()

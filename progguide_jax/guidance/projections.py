@@ -34,12 +34,22 @@ def of(projection: Projection | Callable | None) -> Projection | None:
 
 
 def none() -> None:
-    """x0 as it was predicted."""
+    """x0 as it was predicted.
+
+    Formula: x0.
+    Cost: none.
+    Neutral: always.
+    """
     return None
 
 
 def clip(bound: float = 1.0) -> Projection:
-    """x0 clipped to [-bound, bound], the range of pixels (DDPM's samplers)."""
+    """Clipping to the range of pixels (Ho et al. 2020, arXiv:2006.11239).
+
+    Formula: max(-bound, min(bound, x0)).
+    Cost: none.
+    Neutral: the identity where |x0| <= bound.
+    """
     if not bound > 0:
         raise ValueError(f"clip: bound must be positive, got {bound}")
     return Projection({"bound": bound}, _clip)
@@ -52,8 +62,11 @@ def _clip(x0, step, *, bound):
 def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> Projection:
     """Dynamic thresholding (Saharia et al. 2022, arXiv:2205.11487, section 2.3).
 
-    s = max(bound, the quantile of |x0| over the pixels of each image); x0 clipped to
-    [-s, s] and scaled by bound / s: the identity where |x0| <= bound.
+    Formula: s = max(bound, the quantile of |x0| over the pixels of each image); x0
+        clipped to [-s, s] and scaled by bound / s.
+    Cost: none.
+    Neutral: the identity where |x0| <= bound.
+    Deviation: diffusers keeps s <= sample_max_value, 1 unless set: plain clipping.
     """
     if not 0 < quantile <= 1:
         raise ValueError(

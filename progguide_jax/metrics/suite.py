@@ -46,7 +46,7 @@ DEFINITIONS = {
 }
 
 # what a metric needs beside features, and what is wrong where it lacks
-_NEEDS = {
+NEEDS = {
     "is": ("logits",),
     "kd": ("reference_features",),
     "precision_recall": ("reference_features",),
@@ -140,7 +140,7 @@ def check(
         "reference_features": reference_features,
     }
     for name in metrics:
-        for need in _NEEDS.get(name, ()):
+        for need in NEEDS.get(name, ()):
             if not there[need]:
                 raise ValueError(f"{name}: {_LACKS[need]}")
 

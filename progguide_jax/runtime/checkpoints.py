@@ -13,8 +13,6 @@ import logging
 import os
 import secrets
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from progguide_jax.runtime import digests
+from progguide_jax.runtime import digests, stopping
 
 
 class _Damaged(Exception):
@@ -41,8 +39,7 @@ class Checkpoints:
 
     def __init__(self, directory: str, keep: int = 3):
         self.directory = epath.Path(directory).resolve()
-        self._stop = threading.Event()
-        self._old_handlers: dict[int, Any] = {}
+        self._stop = stopping.Stop()
         self._manager = ocp.CheckpointManager(
             self.directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
         )
@@ -60,7 +57,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the pending save; OSError if it failed."""
-        self._restore_handlers()
+        self._stop.give_back()
         try:
             self.wait()
         finally:
@@ -122,27 +119,8 @@ class Checkpoints:
         return items["ema"], step, metadata
 
     def should_stop(self, step: int) -> bool:
-        """Whether to save and end: SIGTERM or Ctrl-C came. Every host must ask at
-        every step.
-
-        The first call takes both over; a second signal ends the process at once.
-        Under jax.distributed its service picks one step for all hosts instead.
-        """
-        if jax.distributed.is_initialized():
-            return self._manager.reached_preemption(step)
-        main = threading.current_thread() is threading.main_thread()
-        if not self._old_handlers and main and not self._stop.is_set():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._old_handlers[number] = signal.signal(number, self._on_signal)
-        return self._stop.is_set()
-
-    def _on_signal(self, signum: int, frame: Any) -> None:
-        self._stop.set()
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
-        while self._old_handlers:
-            signal.signal(*self._old_handlers.popitem())
+        """Whether to save and end, as `stopping.Stop.asked` says."""
+        return self._stop.asked(step)
 
     def _restore(
         self, targets: dict[str, Any], step: int | None

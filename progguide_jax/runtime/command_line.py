@@ -90,13 +90,16 @@ def _parse(argv: list[str]) -> tuple[Any, str, list[str]]:
         known = config_lib.flat(config.to_dict())
         given = [key for key in map(_key, argv) if key]
         _check_keys(given, known)
-        argv = _with_tuples(argv, known)
+        argv = _with_values(argv, config)
         config_flags.DEFINE_config_dict(
             "config", config, flag_values=values, sys_argv=argv
         )
         rest = values(argv)[1:]
         if rest:
-            raise ValueError(f"unexpected argument {rest[0]!r}: flags start with --")
+            raise ValueError(
+                f"unexpected argument {rest[0]!r}: flags start with --, and true or "
+                "false comes after an ="
+            )
         if values.print_config:
             print("\n".join(_lines(values.config)))
             sys.exit(0)
@@ -152,14 +155,21 @@ def _key(argument: str) -> str:
     return key if prefix in known else ""
 
 
-def _with_tuples(argv: list[str], known: dict[str, Any]) -> list[str]:
-    """argv with the values of keys that hold tuples as Python writes them; a key that
-    comes several times has them all."""
+def _with_values(argv: list[str], config: Any) -> list[str]:
+    """argv with numbers and tuples as Python writes them; a key of a tuple that comes
+    several times has them all. ValueError at what is no number where one must be."""
+    known = config_lib.flat(config.to_dict())
     rest, tuples, words = [], {}, iter(argv)
     for word in words:
-        key = _key(word)
-        if isinstance(known.get(key), tuple):
-            _, equals, text = word.partition("=")
+        key, (flag, equals, text) = _key(word), word.partition("=")
+        kind = config_lib.type_of(config, key) if key else None
+        if kind in config_lib.TO_TYPE and (equals or kind is not bool):
+            text = text if equals else next(words, "")
+            try:
+                rest.append(f"{flag}={config_lib.value_of(text, kind)}")
+            except ValueError as error:
+                raise ValueError(f"config.{key} is {text!r}: {error}") from None
+        elif kind is tuple:
             text = text if equals else next(words, "")
             value = config_lib.as_tuple(text, known[key])
             tuples[key] = tuples.get(key, ()) + value

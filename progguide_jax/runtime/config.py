@@ -1,7 +1,9 @@
 """What a run was asked for (ml_collections): written down, compared."""
 
 import ast
+import contextlib
 import difflib
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -53,16 +55,50 @@ def _typed(value: Any) -> Any:
     return config_dict.placeholder(object) if value is None else value
 
 
+# what to type for a value of a kind
+TO_TYPE = {
+    bool: "type true or false",
+    int: "type a whole number, such as 64 or 1e3",
+    float: "type a decimal number, such as 0.5 or 2e-4",
+}
+_BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+
+
+def type_of(config: ml_collections.ConfigDict, key: str) -> type:
+    """The type of "section.name", also of one that is None for now."""
+    *sections, name = key.split(".")
+    return functools.reduce(getattr, sections, config).get_type(name)
+
+
+def value_of(text: str, kind: type) -> bool | int | float:
+    """The value that was typed for a key of this kind, one of TO_TYPE; ValueError says
+    what to type."""
+    value = _BOOLS.get(text.lower()) if kind is bool else _number(text, kind)
+    if value is None:
+        raise ValueError(TO_TYPE[kind])
+    return value
+
+
+def _number(text: str, kind: type) -> int | float | None:
+    with contextlib.suppress(ValueError):
+        return kind(text)
+    with contextlib.suppress(ValueError, OverflowError):  # 1e3 for a whole number
+        number = float(text)
+        return int(number) if number == int(number) else None
+    return None
+
+
 def as_tuple(text: str, before: tuple) -> tuple:
-    """The tuple that text holds: as Python writes it, or words between commas. Its
-    elements are numbers or words as those of `before` are; one alone is a tuple of it.
+    """The tuple that text holds: as Python writes it, words between commas, or cells
+    between semicolons. Its elements are numbers or words as those of `before` are; one
+    alone is a tuple of it.
     """
     kind = type(before[0]) if before else None
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
-        words = [text]  # a cell, "KEY=VALUE KEY=VALUE", may have commas of its own
-        if kind in (str, int, float) and "=" not in text:
+        words = text.split(";")  # cells, which may have commas of their own
+        if "=" not in text and kind in (str, int, float):
             words = text.strip("()[] ").split(",")
         value = [word.strip() for word in words if word.strip()]
     value = tuple(value) if isinstance(value, tuple | list) else (value,)

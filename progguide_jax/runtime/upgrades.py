@@ -67,11 +67,16 @@ _ADDED: dict[str, Any] = {
     **{f"sample.{s}.{k}": v for s in ("euler", "heun") for k, v in _CHURN.items()},
     "sample.heun.stage_omega": "stage",
     "sample.dpmpp_2m.stochastic": False,
+    "sample.dpmpp_2m.restart": False,
+    "sample.unipc.restart": False,
     "sample.karras.rho": 7.0,
     **{f"sample.{g}.sigma_{e}": None for g in ("karras", "log_snr") for e in _ENDS},
     "experiment.cells": [],
     "experiment.sweep.num_intervals": 0,
     "experiment.compare.num_images": 100,
+    "experiment.gallery.num_images": 256,
+    "experiment.gallery.num_paths": 10,
+    "experiment.gallery.settings": [],
 }
 
 

@@ -23,7 +23,7 @@ import tqdm
 from etils import epath
 from PIL import Image
 
-from progguide_jax.runtime import files
+from progguide_jax.runtime import compiling, files
 
 _DELAY = 2.0  # seconds without a bar
 _PAUSE = 30.0  # seconds between two lines of a bar in a file, if no step ends
@@ -110,7 +110,8 @@ def progress(
     """A bar with rate and ETA on stderr, host 0 only, from the second second on.
 
     Given a total, advance it with .update(); given an iterable, loop over it. Its clock
-    goes on while one step takes long.
+    goes on while one step takes long. It says when its thread is compiling; that time
+    is in no rate and no ETA.
     """
     total = iterable_or_total if isinstance(iterable_or_total, int) else None
     return _Bar(
@@ -131,12 +132,24 @@ class _Bar(tqdm.tqdm):
 
     def __init__(self, *args: Any, **kwargs: Any):
         self._closed = threading.Event()
+        self._thread = threading.get_ident()
+        self._compiled_before = compiling.seconds(self._thread)
         super().__init__(*args, **kwargs)
         if not self.disable:
             pause = 1.0 if sys.stderr.isatty() else _PAUSE
             # no reference to the bar: one that nobody has any more must end
             arguments = weakref.ref(self), self._closed, pause
             threading.Thread(None, _redraw, "bar", arguments, daemon=True).start()
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        shown = super().format_dict
+        compiled = compiling.seconds(self._thread) - self._compiled_before
+        if compiled and (running := shown["elapsed"] - compiled) > 0:
+            shown["rate"] = (self.n - self.initial) / running or None
+        if compiling.now(self._thread):
+            shown["postfix"] = "compiling"
+        return shown
 
     def close(self) -> None:
         with self.get_lock():
@@ -147,11 +160,13 @@ class _Bar(tqdm.tqdm):
 def _redraw(bar_of: Callable[[], _Bar | None], closed: threading.Event, pause: float):
     if closed.wait(_DELAY):
         return
-    while not closed.wait(pause) and (bar := bar_of()) is not None:
+    wait = min(pause, 1.0)  # the first time soon: the first step compiles
+    while not closed.wait(wait) and (bar := bar_of()) is not None:
         with bar.get_lock():
-            if not closed.is_set() and time.time() - bar.last_print_t >= pause:
+            if not closed.is_set() and time.time() - bar.last_print_t >= wait:
                 bar.delay = 0  # it is on the screen: close() leaves it there
                 bar.refresh(nolock=True)
+        wait = pause
         del bar
 
 

@@ -1,6 +1,7 @@
 """Whether config.eval makes sense, before any work is done."""
 
 import logging
+from collections.abc import Sequence
 
 import ml_collections
 
@@ -28,3 +29,22 @@ def check_eval(config: ml_collections.ConfigDict) -> None:
     key_checks.check_ranges(config, _RANGES)
     if settings.weights and settings.features == "pixels":
         logging.warning("eval.weights is not read: pixels has no weights")
+
+
+def leave_out_impossible(config: ml_collections.ConfigDict, given: Sequence[str]):
+    """Take out of eval.metrics what eval.features cannot give, with a line that says
+    so. Where eval.metrics was typed (is in given), or nothing would be left, it stays:
+    what cannot be given is refused later."""
+    settings = config.eval
+    if "eval.metrics" in given or settings.features in extraction.WITH_LOGITS:
+        return
+    possible = [m for m in settings.metrics if "logits" not in suite.NEEDS.get(m, ())]
+    left_out = [m for m in settings.metrics if m not in possible]
+    if possible and left_out:
+        settings.metrics = tuple(possible)
+        logging.info(
+            "eval.metrics is %s, without %s: the features %s have no logits",
+            ",".join(possible),
+            ",".join(left_out),
+            settings.features,
+        )

@@ -20,7 +20,8 @@ from progguide_jax.pretrained import (
 from progguide_jax.runtime import sharding, writers
 
 _DEPTHS = {"resnet20": 20, "resnet56": 56}
-NAMES = ("inception", *_DEPTHS, *vit_names.WEIGHTS, "pixels")  # config.eval.features
+WITH_LOGITS = ("inception", *_DEPTHS)
+NAMES = (*WITH_LOGITS, *vit_names.WEIGHTS, "pixels")  # config.eval.features
 _SIZE = 32  # of the images that abstract initialisation sees; no weight depends on it
 
 

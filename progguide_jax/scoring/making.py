@@ -4,6 +4,7 @@ Until a reference is whole its features lie in the folder NAME.parts beside it, 
 the same command goes on where it was killed.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -18,11 +19,11 @@ from progguide_jax import data
 from progguide_jax.engine import results
 from progguide_jax.metrics import frechet, suite
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, sharding, writers
+from progguide_jax.runtime import files, sharding, stopping, writers
 from progguide_jax.scoring import extraction
 from progguide_jax.systems import build, pictures
 
-_SECONDS = 60.0  # of work, the most that a kill costs
+_SECONDS = 30.0  # of work, the most that a kill costs
 
 
 def make(config, extractor, settings: dict[str, Any], path) -> results.Result:
@@ -91,14 +92,19 @@ def _embedded(config, extractor, images, made_by: dict, path) -> np.ndarray:
         values[:there] = sharding.from_host_0(values[:there])
         logging.info("the features of %d images are there: going on", there)
     saved, since = there, time.monotonic()
-    for rows, batch, _ in extraction.extract(
+    stream = extraction.extract(
         extractor, images, config.eval.batch_size, config.eval.split, there
-    ):
-        values[rows] = batch
-        if host and time.monotonic() - since >= _SECONDS:
-            part = {"features": values[saved : rows.stop], "made_by": made_by}
-            files.save_npz(folder / f"{saved:08d}.npz", **part)
-            saved, since = rows.stop, time.monotonic()
+    )
+    with stopping.Stop() as stop, contextlib.closing(stream):
+        for rows, batch, _ in stream:
+            values[rows] = batch
+            stopped = stop.asked(rows.stop)
+            if host and (stopped or time.monotonic() - since >= _SECONDS):
+                part = {"features": values[saved : rows.stop], "made_by": made_by}
+                files.save_npz(folder / f"{saved:08d}.npz", **part)
+                saved, since = rows.stop, time.monotonic()
+            if stopped:
+                raise stopping.interrupted(f"{rows.stop} of {len(images)} images")
     return values
 
 

@@ -26,9 +26,46 @@ def draw(
     (spec.seed, index[i], its label) alone, not of the batch or of the devices.
 
     index int [B], labels int [B]: those of the global batch, the same on every host.
+    FloatingPointError, naming step and branch, if an image is not finite.
     """
     (x_0,) = _run(system, spec, index, labels, mesh, double_batch=double_batch)
-    return sharding.to_host(system.decode(x_0))
+    images = sharding.to_host(system.decode(x_0))
+    finite = np.isfinite(images).all(axis=tuple(range(1, images.ndim)))
+    if not finite.all():
+        raise FloatingPointError(
+            _first_fault(system, spec, index, labels, mesh, finite)
+        )
+    return images
+
+
+def _first_fault(system, spec, index, labels, mesh, finite) -> str:
+    """Where the first of the images that are not finite went astray."""
+    bad = int(np.flatnonzero(~finite)[0])
+    index, labels = (np.full(mesh.size, a[bad]) for a in (index, labels))
+    every = tuple(range(len(spec.plan.t)))
+    states = _run(system, spec, index, labels, mesh, view=_whole, rows_seen=every)[1]
+    states = sharding.to_host(states)
+    lost = ~np.isfinite(states).all(axis=tuple(range(1, states.ndim)))
+    where = f"image {index[0]} is not finite"
+    if not lost.any():
+        return f"{where} after decoding, and x_0 is"
+    row = int(np.flatnonzero(lost)[0]) - 1
+    where += f" after evaluation {row + 1} of {len(every)} (t = {spec.plan.t[row]:g})"
+    branches, rows = _prepared(system, spec, labels, system.condition(labels))
+    row_of = jax.tree.map(lambda values: values[row], rows)
+    keys = noise.image_keys(jax.random.key(spec.seed), index)
+    keys = noise.fold_in(noise.fold_in(keys, 1), row)
+    x = jnp.asarray(states[row])
+    _, evaluate = loop.asked(asking.share(branches), x, row_of, keys)
+    for name in branches:
+        (found,) = evaluate(name)
+        if not np.isfinite(np.asarray(found.x0)).all():
+            return f"{where}: the prediction of the branch {name!r} is not finite there"
+    return f"{where}: all predictions are finite, the rule or the step is too large"
+
+
+def _whole(x):
+    return x
 
 
 def trace(system: System, spec: SamplingSpec, index, labels, mesh) -> tracing.Trace:
@@ -43,23 +80,32 @@ def paths(system: System, spec: SamplingSpec, index, labels, mesh, view):
     return sharding.to_host(_run(system, spec, index, labels, mesh, view=view)[1])
 
 
-def _run(system, spec, index, labels, mesh, double_batch=False, trace=False, view=None):
+def _prepared(system, spec, labels, cond):
+    """The branches, and the rows of the loop, for these labels of the whole batch."""
+    branches = references.branches(system, cond, spec.guides)
+    shape = jax.ShapeDtypeStruct((len(labels), *system.shape), np.float32)
+    rows = loop.rows(spec.plan, branches, spec.weights(labels), spec.rule, shape)
+    return branches, rows
+
+
+def _run(
+    system, spec, index, labels, mesh,
+    double_batch=False, trace=False, view=None, rows_seen=None,
+):  # fmt: skip
+    """rows_seen: of the plan, after which view looks; None = those on the grid."""
     mine = sharding.host_rows(len(index))
     index, labels = np.asarray(index, np.int32), np.asarray(labels, np.int32)
     own, cond = sharding.put(mesh, (index[mine], system.condition(labels[mine])))
-    branches = references.branches(system, cond, spec.guides)
-    shape = jax.ShapeDtypeStruct((len(index), *system.shape), np.float32)
-    rows = loop.rows(spec.plan, branches, spec.weights(labels), spec.rule, shape)
-    on_grid = (
-        None if view is None else tuple(np.flatnonzero(spec.plan.on_grid).tolist())
-    )
-    run = _compiled(mesh, system.shape, double_batch, trace, view, on_grid)
+    branches, rows = _prepared(system, spec, labels, cond)
+    if view is not None and rows_seen is None:
+        rows_seen = tuple(np.flatnonzero(spec.plan.on_grid).tolist())
+    run = _compiled(mesh, system.shape, double_batch, trace, view, rows_seen)
     key = jax.random.key(spec.seed)
     return run(asking.share(branches), own, key, rows, spec.rule, spec.projection)
 
 
 @functools.cache
-def _compiled(mesh, shape, double_batch, trace, view, on_grid):
+def _compiled(mesh, shape, double_batch, trace, view, rows_seen):
     """The program of one mesh and shape; jit's own cache knows the rest."""
 
     def run(branches, index, key, rows, rule, projection):
@@ -73,7 +119,7 @@ def _compiled(mesh, shape, double_batch, trace, view, on_grid):
         if view is not None:
 
             def whole(first, after):
-                return jnp.concatenate([first[None], after[np.array(on_grid)]])
+                return jnp.concatenate([first[None], after[np.array(rows_seen)]])
 
             more[0] = jax.tree.map(whole, view(x_T), more[0])
         return x_0, *more

@@ -8,7 +8,7 @@ import numpy as np
 
 from progguide_jax.diffusion import levels, plans, solvers
 from progguide_jax.diffusion.system import System
-from progguide_jax.guidance import projections, references, rules
+from progguide_jax.guidance import curves, projections, references, rules
 from progguide_jax.systems import build, entries
 
 
@@ -82,7 +82,7 @@ def of(
     guides = guides or {}
     return SamplingSpec(
         levels=made,
-        plan=solvers.make(config.sample.solver, **solver)(made),
+        plan=_plan(config.sample.solver, solver, made, omega),
         omega=omega,
         rule=rules.make(config.guidance.rule, **rule),
         guides={
@@ -94,6 +94,14 @@ def of(
         seed=config.sample.seed,
         about=about(config, made, omega, guides),
     )
+
+
+def _plan(name: str, settings: dict, grid: levels.Levels, omega) -> plans.Plan:
+    solver = solvers.make(name, **settings)
+    if not settings.get("restart"):
+        return solver(grid)
+    found = {k for values in omega.values() for k in curves.jumps(values)}
+    return solver(grid, jumps=sorted(found))
 
 
 def about(

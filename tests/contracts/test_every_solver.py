@@ -8,7 +8,7 @@ import scipy.integrate
 import worlds
 
 from progguide_jax.diffusion import levels, prediction, samplers, solvers
-from progguide_jax.guidance import references
+from progguide_jax.guidance import curves, references
 
 DETERMINISTIC = [n for n in solvers.names() if solvers.SOLVERS[n].order]
 
@@ -57,6 +57,34 @@ def test_its_order(name, omega, x64):
         errors.append(np.abs(found - exact(y, omega, 80.0, 0.02)).max())
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
     assert orders[-1] == pytest.approx(entry.order, abs=0.15), (errors, orders)
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc"])
+def test_its_memory_where_omega_jumps(name, x64):
+    """omega 3, and 0 from r = 8 down, where a level lies: with the x0 of another omega
+    the step after the jump has an error of order 1; begun again, it keeps its order."""
+    orders = {}
+    for restart in (False, True):
+        errors = []
+        for steps in (200, 400, 800):
+            grid = log_uniform(steps, 128.0, 0.5)  # r = 8 is halfway
+            omega = np.where(np.arange(steps) < steps // 2, 3.0, 0.0)
+            assert grid.r[steps // 2] == pytest.approx(8)
+            jumps = {"jumps": curves.jumps(omega)} if restart else {}
+            plan = solvers.make(name, restart=restart)(grid, **jumps)
+            found, y = ending(grid, lambda grid, plan=plan: plan, omega)
+            middle = exact(y, 3.0, 128.0, 8.0)
+            errors.append(np.abs(found - exact(middle, 0.0, 8.0, 0.5)).max())
+        orders[restart] = np.log2(errors[-2] / errors[-1])
+    assert orders[False] == pytest.approx(1, abs=0.2), orders
+    order = solvers.SOLVERS[name].order
+    assert orders[True] == pytest.approx(order, abs=0.2), orders
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc"])
+def test_a_memory_needs_two_steps(name):
+    with pytest.raises(ValueError, match=f"{name} learns .* there is one step: take"):
+        solvers.make(name)(worlds.grid(1))
 
 
 @pytest.mark.parametrize("spacing", levels.names())

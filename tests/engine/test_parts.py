@@ -1,7 +1,9 @@
 """Rows made in parts: kept, continued, joined, refused. No model is needed for that."""
 
 import errno
+import os
 import pathlib
+import signal
 
 import numpy as np
 import pytest
@@ -61,6 +63,36 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     assert calls == [0, 16, 32, 32]
     np.testing.assert_array_equal(rows(tmp_path)["number"], np.arange(40))
     assert not list(tmp_path.glob("part_*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_batch_it_comes_in(tmp_path, number):
+    calls = []
+
+    def make(index):
+        calls.append(int(index[0]))
+        if len(calls) == 2:
+            os.kill(os.getpid(), number)
+        return numbered(index)
+
+    before = signal.getsignal(number)
+    with pytest.raises(InterruptedError, match="after 32 of 40 images, saved"):
+        collect(tmp_path, 40, make=make)
+    assert signal.getsignal(number) == before
+    assert collect(tmp_path, 40, make=make) and calls == [0, 16, 32]
+    np.testing.assert_array_equal(rows(tmp_path)["number"], np.arange(40))
+
+
+def test_what_is_there_and_made_longer_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    collect(tmp_path, 16)
+    assert "going on" not in caplog.text
+    collect(tmp_path, 40)
+    assert f"{tmp_path} holds 16 images, which stay: going on to 40" in caplog.text
+    np.testing.assert_array_equal(rows(tmp_path)["number"], np.arange(40))
+    caplog.clear()
+    collect(tmp_path, 20)
+    assert not caplog.messages  # fewer than there are
 
 
 def test_parts_with_gaps_and_overlaps_are_joined_in_order(tmp_path):

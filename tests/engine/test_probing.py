@@ -3,7 +3,9 @@
 import errno
 import functools
 import json
+import os
 import pathlib
+import signal
 
 import flax.linen as nn
 import jax
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from progguide_jax.analytic import gaussians
+from progguide_jax.data import batches
 from progguide_jax.diffusion import process, samplers
 from progguide_jax.engine import probing
 from progguide_jax.guidance import gradnorm, schedules
@@ -246,6 +249,56 @@ def test_a_killed_probe_goes_on_as_if_it_had_not_been(
     assert not (pathlib.Path(workdir) / "probe" / "accumulator.npz").exists()
     probing.probe(tiny, workdir)  # finished: nothing is computed
     assert len(calls) == 12
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_batch_it_comes_in(
+    number, tiny, trained, probed, workdir_copy, monkeypatch
+):
+    """In batch 3 of 10, long before the accumulator would be saved."""
+    workdir, compiled, calls = workdir_copy(trained), probing.compiled_step, []
+    tiny.probe.checkpoint_every = 50
+    before = signal.getsignal(number)
+
+    def interrupted(config, mesh):
+        step = compiled(config, mesh)
+
+        def run(*args):
+            calls.append(args)
+            if len(calls) == 3:
+                os.kill(os.getpid(), number)
+            return step(*args)
+
+        return run
+
+    monkeypatch.setattr(probing, "compiled_step", interrupted)
+    with pytest.raises(InterruptedError, match="after 3 of 10 batches, saved"):
+        probing.probe(tiny, workdir)
+    assert signal.getsignal(number) == before
+    probing.probe(tiny, workdir)
+    assert len(calls) == 10  # the three are not made again
+    ours, theirs = curve(workdir), curve(probed)
+    for name in theirs:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_a_killed_probe_loses_seconds_only(tiny, trained, workdir_copy, monkeypatch):
+    """With no seconds to lose, each batch is saved."""
+    monkeypatch.setattr(probing, "_SECONDS", 0.0, raising=False)
+    take = batches.take
+
+    def failing(dataset, index):
+        if saved.exists() and int(files.load_npz(saved)["done"]) >= 3:
+            raise Killed
+        return take(dataset, index)
+
+    workdir = workdir_copy(trained)
+    saved = pathlib.Path(workdir) / "probe" / "accumulator.npz"
+    monkeypatch.setattr(batches, "take", failing)
+    tiny.probe.checkpoint_every = 50
+    with pytest.raises(Killed):
+        probing.probe(tiny, workdir)
+    assert int(files.load_npz(saved)["done"]) >= 3
 
 
 def test_another_probe_starts_anew_and_says_so(tiny, probed, workdir_copy, caplog):

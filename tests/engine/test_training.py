@@ -3,7 +3,9 @@
 import functools
 import json
 import math
+import os
 import pathlib
+import signal
 
 import flax.linen as nn
 import jax
@@ -17,7 +19,7 @@ from progguide_jax.data import batches
 from progguide_jax.diffusion import process
 from progguide_jax.engine import training
 from progguide_jax.runtime import checkpoints, sharding
-from progguide_jax.systems import build
+from progguide_jax.systems import build, drawing
 
 
 class Killed(Exception):
@@ -447,6 +449,64 @@ def test_a_grid_is_the_same_picture_for_the_same_weights(
     assert pictures[0] == pictures[1] and len(pictures[0]) > 500
     # ten of three classes, and as many more as eight devices share; it may take minutes
     assert "drawing the grid of step 8: 32 images of 4 steps" in caplog.text
+
+
+def fail_drawing(patch):
+    def killed(*args, **kwargs):
+        raise Killed
+
+    patch.setattr(drawing, "draw", killed)
+
+
+def test_a_kill_while_the_last_grid_is_drawn_loses_no_step(
+    tiny, trained, tmp_path, monkeypatch
+):
+    """The step is saved by then; the same command draws the grid, and only that."""
+    tiny.train.sample_every, tiny.train.checkpoint_every = 50, 50
+    with monkeypatch.context() as patch:
+        fail_drawing(patch)
+        with pytest.raises(Killed):
+            training.train(tiny, str(tmp_path))
+    assert latest_step(tmp_path) == 6
+    assert equal(saved_state(tiny, tmp_path), saved_state(tiny, trained))
+    before = (tmp_path / "metrics.jsonl").read_text()
+    training.train(tiny, str(tmp_path))
+    assert (tmp_path / "grids" / "step_00000006.png").exists()
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+    fail_drawing(monkeypatch)
+    training.train(tiny, str(tmp_path))  # all is there
+
+
+def test_a_grid_that_a_kill_prevented_is_drawn_on_the_way(tiny, tmp_path, monkeypatch):
+    tiny.train.sample_every = tiny.train.checkpoint_every = 3
+    with monkeypatch.context() as patch:
+        fail_drawing(patch)
+        with pytest.raises(Killed):
+            training.train(tiny, str(tmp_path / "killed"))
+    assert latest_step(tmp_path / "killed") == 3
+    for name in ("killed", "whole"):
+        training.train(tiny, str(tmp_path / name))
+    for name in ("step_00000003.png", "step_00000006.png"):
+        ours, theirs = (
+            (tmp_path / run / "grids" / name).read_bytes()
+            for run in ("killed", "whole")
+        )
+        assert ours == theirs
+
+
+def test_a_signal_in_the_last_grid_ends_an_experiment_too(tiny, tmp_path, monkeypatch):
+    """Not only the training: what follows it would not know of the signal."""
+    tiny.train.sample_every, draw = 50, drawing.draw
+
+    def interrupted(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        return draw(*args, **kwargs)
+
+    monkeypatch.setattr(drawing, "draw", interrupted)
+    with pytest.raises(InterruptedError, match="after step 6, saved"):
+        training.train(tiny, str(tmp_path))
+    assert latest_step(tmp_path) == 6
+    assert (tmp_path / "grids" / "step_00000006.png").exists()
 
 
 def test_the_workdir_says_what_was_run(tiny, trained):

@@ -73,14 +73,19 @@ def test_given_cells_set_any_key_and_are_named_by_what_varies(config):
         ("guidance.schedul=gn", "unknown config key 'guidance.schedul': did you mean "
          "guidance.schedule"),
         ("scale=3", "or guidance.scale?"),
-        ("sample.num_steps=many", "sample.num_steps is 'many' and takes a int"),
-        ("sample.num_steps=2.5", "sample.num_steps is 2.5 and takes a int"),
-        ("sample.double_batch=perhaps", "takes a bool"),
+        ("sample.num_steps=many", "sample.num_steps is 'many': type a whole "
+         "number"),
+        ("sample.num_steps=2.5", "sample.num_steps is '2.5': type a whole number"),
+        ("guidance.scale=1/2", "guidance.scale is '1/2': type a decimal number"),
+        ("sample.double_batch=perhaps", "type true or false"),
+        ((("sample.solver", 5),), "sample.solver is 5: it must be a str"),
         ("guidance.scale", "write each cell as 'KEY=VALUE KEY=VALUE'"),
         ("", "write each cell as"),
         ("guidance.normalize='a", "No closing quotation"),
         ("train.num_steps=5", "sets train.num_steps: the cells of a sweep share one"),
-        ("guidance.scale=1 guidance.scale=2", "sets guidance.scale twice"),
+        ("guidance.scale=1 guidance.scale=2", "sets guidance.scale twice: put a ; "
+         "between two cells"),
+        ("guidance.rule=apg,guidance.rule=cfg", "put a ; between two cells"),
         (("guidance.scale", 2.0), "or pairs (KEY, VALUE)"),
         (5, "or pairs (KEY, VALUE)"),
     ],

@@ -107,6 +107,12 @@ def test_main_gets_the_locked_config_and_a_workdir_that_exists(recipe, tmp_path)
         (["experiment.cells=guidance.references=null,autoguidance sample.seed=1"],
          "experiment.cells",
          ("guidance.references=null,autoguidance sample.seed=1",)),
+        (["experiment.cells=guidance.rule=apg guidance.scale=2; guidance.rule=cfg;"],
+         "experiment.cells", ("guidance.rule=apg guidance.scale=2",
+                              "guidance.rule=cfg")),
+        (["experiment.cells='guidance.rule=apg guidance.scale=2','guidance.rule=cfg'"],
+         "experiment.cells", ("guidance.rule=apg guidance.scale=2",
+                              "guidance.rule=cfg")),
     ],
 )  # fmt: skip
 def test_a_tuple_needs_no_quotes(recipe, tmp_path, arguments, key, value):
@@ -120,6 +126,35 @@ def test_a_tuple_needs_no_quotes(recipe, tmp_path, arguments, key, value):
     found = config_lib.flat(seen[0].to_dict())[key]
     assert found == value
     assert [type(v) for v in found] == [type(v) for v in value]
+
+
+@pytest.mark.parametrize(
+    "key, text, value",
+    [
+        ("train.num_steps", "1e3", 1000),
+        ("train.num_steps", "2000.0", 2000),
+        ("train.num_steps", "1_500", 1500),
+        ("train.num_steps", "9007199254740993", 2**53 + 1),  # as no float is
+        ("guidance.interval.t_max", "1e2", 100),
+        ("train.learning_rate", "2e-4", 2e-4),
+        ("train.learning_rate", "1", 1.0),
+        ("sample.euler.churn_max", "inf", float("inf")),
+        ("data.flip", "FALSE", False),
+        ("sample.trace", "1", True),
+    ],
+)
+@pytest.mark.parametrize("between", ["=", None])
+def test_numbers_as_people_type_them(recipe, tmp_path, key, text, value, between):
+    if between is None and isinstance(value, bool):
+        pytest.skip("--config.KEY alone is true")
+    typed = [f"--config.{key}={text}"] if between else [f"--config.{key}", text]
+    seen = []
+    command_line.run(
+        lambda *given: seen.append(given[0]),
+        ["prog", f"--config={recipe}", f"--workdir={tmp_path}", *typed],
+    )
+    found = config_lib.flat(seen[0].to_dict())[key]
+    assert found == value and type(found) is type(value)
 
 
 def test_the_check_is_told_which_keys_were_typed(recipe, tmp_path):
@@ -240,10 +275,21 @@ def test_the_check_comes_before_the_work(capsys, recipe, tmp_path):
         (["--config.guidance.step=1"], "did you mean guidance.autoguidance.step?"),
         (["--config.data.two_gaussians=0"], "config.data.two_gaussians is a section: "
          "set data.two_gaussians.mean or data.two_gaussians.std"),
-        (["--config.train.batch_size=abc"], "invalid literal for int"),
-        (["--config.train.learning_rate=fast"], "could not convert string to float"),
+        (["--config.train.batch_size=abc"], "config.train.batch_size is 'abc': type a "
+         "whole number, such as 64"),
+        (["--config.train.batch_size", "1.5"], "is '1.5': type a whole number"),
+        (["--config.train.batch_size=true"], "is 'true': type a whole number"),
+        (["--config.train.batch_size=inf"], "is 'inf': type a whole number"),
+        (["--config.train.batch_size="], "is '': type a whole number"),
+        (["--config.train.learning_rate=1/3"], "config.train.learning_rate is '1/3': "
+         "type a decimal number, such as 0.5"),
+        (["--config.guidance.scale=1,5"], "is '1,5': type a decimal number"),
+        (["--config.guidance.interval.t_max=1/2"], "type a whole number"),
+        (["--config.data.flip=maybe"], "config.data.flip is 'maybe': type true or "
+         "false"),
         (["--workdri=x"], "Did you mean: workdir"),
         (["stray"], "unexpected argument 'stray'"),
+        (["--config.data.flip", "False"], "true or false comes after an ="),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_one_line_and_code_2(

@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -153,6 +155,31 @@ def test_a_bar_is_drawn_while_its_first_step_still_runs(capfd, monkeypatch):
     assert capfd.readouterr().err.endswith("\n")  # what follows has a line of its own
     time.sleep(0.2)
     assert not capfd.readouterr().err  # a closed bar is silent
+
+
+def test_a_bar_says_when_its_step_is_compiling(capfd, monkeypatch):
+    """A program that takes a while, and that no cache can know; then one that runs."""
+    monkeypatch.setattr(writers, "_DELAY", 0.05)
+    monkeypatch.setattr(writers, "_PAUSE", 0.02)
+    token = time.time()
+
+    @jax.jit
+    def slow_to_compile(x):
+        for i in range(400):
+            x = jnp.sort(jnp.sin(x + i + token)) @ jnp.ones((8, 8))
+        return x
+
+    with writers.progress(40, "probe") as bar:
+        began = time.perf_counter()
+        slow_to_compile(jnp.ones((8, 8))).block_until_ready()
+        first_step = time.perf_counter() - began
+        assert "compiling" in capfd.readouterr().err
+        time.sleep(0.3)
+        bar.update()
+        bar.refresh()
+        assert "compiling" not in capfd.readouterr().err.rsplit("\r", 1)[-1]
+        # the rate, from which the ETA is made, is that of a step without compiling
+        assert 1 / bar.format_dict["rate"] < 0.8 * (first_step + 0.3)
 
 
 def test_a_bar_that_nobody_holds_ends(monkeypatch):

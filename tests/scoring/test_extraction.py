@@ -63,6 +63,17 @@ def test_widths_without_running_anything(extractor):
     assert extraction.widths(extractor, (16, 16, 3)) == (192, None)
 
 
+def test_which_features_have_logits_is_known_without_their_weights():
+    """As the networks themselves answer."""
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8)
+    having = []
+    for name in extraction.NAMES:
+        module = extraction._module(name)
+        out, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), image)
+        having += [name] if "logits" in out else []
+    assert having == list(extraction.WITH_LOGITS)
+
+
 def test_features_that_are_not_finite_name_the_image(extractor, images):
     def broken(variables, x):
         out = extractor.run(variables, x)["features"]

@@ -1,5 +1,8 @@
 """A reference that is killed on the way goes on; what it will cost is said before."""
 
+import os
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -55,6 +58,28 @@ def test_a_killed_reference_goes_on_where_it_stopped_to_the_bit(config, tmp_path
         np.testing.assert_array_equal(found[name], array, name)
     names = {p.name for p in path.parent.iterdir()}
     assert names == {path.name, path.with_suffix(".json").name}  # no parts are left
+
+
+def test_a_signal_keeps_the_batch_it_comes_in(config, tmp_path, monkeypatch):
+    """Ctrl-C in the second of six batches, long before a part would be written."""
+    monkeypatch.setattr(making, "_SECONDS", 1e6)
+    whole, expected, _ = make(config, tmp_path / "whole")
+    to_host, seen = sharding.to_host, []
+
+    def interrupted(x):
+        seen.append(x)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return to_host(x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sharding, "to_host", interrupted)
+        with pytest.raises(InterruptedError, match="after 32 of 96 images, saved"):
+            make(config, tmp_path / "stopped")
+    rest, found, _ = make(config, tmp_path / "stopped")
+    np.testing.assert_array_equal(rest, whole[2:])
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, name)
 
 
 @pytest.mark.parametrize("other", ("features", "data.digest", "split", "seed"))

@@ -34,7 +34,7 @@ def test_settings_of_the_chosen_entry():
     config.guidance.schedule, config.guidance.gn.curve = "gn_all", "c.npz"
     config.sample.solver = "unipc"
     assert entries.settings(config, "guidance.schedule") == {"curve": "c.npz"}
-    assert entries.settings(config, "sample.solver") == {}
+    assert entries.settings(config, "sample.solver") == {"restart": False}
     assert entries.settings(config, "sample.solver", "ddim") == {"eta": 0.0}
     assert entries.chosen(config, "guidance.references") == ("null",)
     assert entries.common(config, "model") == {"name": "unet", "label_dim": 512}

@@ -21,12 +21,14 @@ _DEFAULT_FEATURES = "inception"
 def begin(config: ml_collections.ConfigDict, given, defaults) -> None:
     """Make of any config that of a comparison: the keys of experiment that were not
     typed (given) become `defaults`, those of configs/base.py, but for the name, the
-    folder and the scales, which are the one of guidance."""
+    folder and the scales, which are the one of guidance; metrics that were not typed
+    are those that the features can give."""
     held = config_lib.flat(defaults.experiment.to_dict())
     held |= {"folder": "compare", "scales": (config.guidance.scale,)}
     held = {f"experiment.{key}": value for key, value in held.items()}
     changes = {key: value for key, value in held.items() if key not in given}
     config.update_from_flattened_dict(changes | {"experiment.name": "compare"})
+    eval_checks.leave_out_impossible(config, given)
 
 
 def check(config) -> None:

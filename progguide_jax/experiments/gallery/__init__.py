@@ -1,0 +1,1 @@
+"""The gallery: every schedule drawn, every rule and reference on the exact model."""

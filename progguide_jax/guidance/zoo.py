@@ -1,0 +1,144 @@
+"""The page of all methods, docs/zoo.md, from the registries and their docstrings.
+
+python -m progguide_jax.guidance.zoo > docs/zoo.md
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from progguide_jax import registry
+from progguide_jax.diffusion import solvers
+from progguide_jax.guidance import projections, references, rules, schedules
+
+
+class Chapter(NamedTuple):
+    """A registry on the page: its columns are fields of `registry.FIELDS`; extra has a
+    column more, {entry: words}."""
+
+    title: str
+    words: str
+    entries: Mapping[str, Callable]
+    columns: tuple[str, ...]
+    extra: tuple[str, Mapping[str, str]] | None = None
+
+
+_INTRODUCTION = """\
+<!-- made by: python -m progguide_jax.guidance.zoo -->
+
+# The zoo
+
+{count} published methods of guiding a diffusion model, each one function and one line
+in a registry. Any schedule goes with any reference, rule, projection and solver:
+
+    python sample.py --workdir=runs/cifar10 --config.guidance.schedule=linear \\
+        --config.guidance.references=null --config.guidance.rule=apg \\
+        --config.guidance.apg.momentum=-0.5 --config.sample.solver=heun
+
+The settings in brackets are keys of the config section of the entry's name, and
+parameters of the function of that name (`rules.apg(momentum=-0.5)`). p_c and p_u are
+the predictions with and without the condition, Δ is p_c − p_u, ω its weight in
+p_c + ω Δ: 0 is the conditional model, −1 the unconditional one, and most papers write
+w = 1 + ω. x0 and eps are the two faces of a prediction of x_t = alpha x0 + sigma eps.
+"""
+
+
+def chapters() -> list[Chapter]:
+    """What the page shows, in its order."""
+    orders = {
+        name: "–" if entry.order is None else str(entry.order)
+        for name, entry in solvers.SOLVERS.items()
+    }
+    means = {
+        name: {"sampling": "ω", "none": "as it is"}[entry.normalize]
+        for name, entry in schedules.SCHEDULES.items()
+    }
+    return [
+        Chapter(
+            "Schedules: when",
+            "ω(t) is the guidance scale times g(τ), τ = t / T, 1 at noise. A schedule "
+            "is scaled so that its mean over the sampling steps is ω, or taken as it "
+            "is; `guidance.normalize` changes that.",
+            {name: entry.curve for name, entry in schedules.SCHEDULES.items()},
+            ("Formula",),
+            ("mean", means),
+        ),
+        Chapter(
+            "References: against what",
+            "Guidance moves the prediction away from p_ref; several may be used at "
+            "once, each with a scale of its own (`guidance.NAME.scale`).",
+            {name: entry.make for name, entry in references.REFERENCES.items()},
+            ("Formula", "Cost", "Neutral"),
+        ),
+        Chapter(
+            "Rules: how",
+            "What is made of the predictions. Neutral is the setting at which a rule "
+            "is CFG or the conditional model; a test holds each to it.",
+            {name: entry.make for name, entry in rules.RULES.items()},
+            ("Formula", "Space", "Cost", "Neutral"),
+        ),
+        Chapter(
+            "Projections: what x0 may be",
+            "x0 is moved and eps derived from it again.",
+            projections.PROJECTIONS,
+            ("Formula", "Neutral"),
+        ),
+        Chapter(
+            "Solvers: the step",
+            "The order is that of the error in the step size, with and without "
+            "guidance; a test measures it.",
+            {name: entry.make for name, entry in solvers.SOLVERS.items()},
+            ("Formula", "Cost"),
+            ("order", orders),
+        ),
+    ]
+
+
+def page() -> str:
+    """docs/zoo.md."""
+    found = chapters()
+    count = sum(len(chapter.entries) for chapter in found)
+    parts = [_INTRODUCTION.format(count=count), *map(_table, found)]
+    for field, title in (
+        ("Convention", "What the papers call ω"),
+        ("Deviation", "Where papers, public code and this differ"),
+    ):
+        lines = [
+            f"- **{name}**: {card[field]}."
+            for chapter in found
+            for name, card in _cards(chapter).items()
+            if field in card
+        ]
+        parts.append("\n".join([f"## {title}\n", *lines, ""]))
+    return "\n".join(parts)
+
+
+def _cards(chapter: Chapter) -> dict[str, dict[str, str]]:
+    return {name: registry.card(make) for name, make in chapter.entries.items()}
+
+
+def _table(chapter: Chapter) -> str:
+    extra, values = chapter.extra or ("", {})
+    head = ["method", *chapter.columns, *([extra] if extra else [])]
+    rows = [head, ["---"] * len(head)]
+    for name, card in _cards(chapter).items():
+        first = f"`{name}`{_settings(chapter.entries[name])}<br>{card['Title']}"
+        cells = [first, *(card.get(field, "–") for field in chapter.columns)]
+        cells += [values[name]] if extra else []
+        rows.append([cell.replace("|", "\\|") for cell in cells])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([f"## {chapter.title}\n", f"{chapter.words}\n", *lines, ""])
+
+
+def _settings(factory: Callable) -> str:
+    known = registry.defaults(factory).items()
+    shown = [f"{k}={_short(v)}" for k, v in known if v is not inspect.Parameter.empty]
+    return f" ({', '.join(shown)})" if shown else ""
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,64 @@
+"""SIGTERM and Ctrl-C as a question that long work asks between two of its steps."""
+
+import os
+import signal
+import threading
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+_WORDS = b"\nstopping when this step has ended and is saved; again: at once\n"
+
+
+class Stop:
+    """Whether to save and end; use it in a `with`, which gives the signals back."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._old_handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.give_back()
+
+    def asked(self, step: int) -> bool:
+        """Whether SIGTERM or Ctrl-C came. Every host must ask at every step.
+
+        The first call takes both over; a second signal ends the process at once.
+        Under jax.distributed its service picks one step for all hosts instead.
+        """
+        if jax.distributed.is_initialized():
+            try:
+                return multihost_utils.reached_preemption_sync_point(step)
+            except RuntimeError:  # the service is switched off
+                return False
+        main = threading.current_thread() is threading.main_thread()
+        if not self._old_handlers and main and not self._asked.is_set():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._old_handlers[number] = signal.signal(number, self._on_signal)
+        return self._asked.is_set()
+
+    def check(self, step: int, done: str) -> None:
+        """InterruptedError if `asked`; done: what is saved, as in "3 of 5 batches"."""
+        if self.asked(step):
+            raise interrupted(done)
+
+    def give_back(self) -> None:
+        """Let the signals do what they did before."""
+        while self._old_handlers:
+            signal.signal(*self._old_handlers.popitem())
+
+    def _on_signal(self, signum: int, frame: Any) -> None:
+        self._asked.set()
+        self.give_back()
+        os.write(2, _WORDS)  # print may be what was interrupted
+
+
+def interrupted(done: str) -> InterruptedError:
+    """The error of work that was stopped, and goes on after `done`."""
+    return InterruptedError(
+        f"stopped by a signal after {done}, saved: the same command goes on"
+    )
