@@ -104,8 +104,9 @@ def _held(config) -> dict[str, dict]:
 
 
 def _exact(reference: str) -> bool:
-    """Whether it needs no second network."""
-    return not references.REFERENCES[reference].guide
+    """Whether it needs no network: neither a second one nor the inside of the first."""
+    entry = references.REFERENCES[reference]
+    return not (entry.guide or entry.inside)
 
 
 def unread(config) -> dict[str, str]:
