@@ -108,8 +108,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.guidance.projection = "clip"  # what x0 may be: none | clip | dynamic_threshold
     c.guidance.pcs = section()
     c.guidance.pcs.power = 4.0  # of 1 - t/T: a larger one guides later
-    c.guidance.interval = section()  # the weight acts where t_min <= t <= t_max
-    c.guidance.interval.t_min = placeholder(int)  # one of the two must be set
+    # the weight acts where t_min <= t <= t_max; its ends may be sigma, log_snr or step
+    c.guidance.interval = section()
+    c.guidance.interval.t_min = placeholder(int)  # one end must be set
     c.guidance.interval.t_max = placeholder(int)  # None = T-1
     c.guidance.neg_perturb = section()  # the weight is 0 where t_min <= t <= t_max
     c.guidance.neg_perturb.t_min = placeholder(int)  # None = 0

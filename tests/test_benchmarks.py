@@ -24,6 +24,7 @@ needs_torch = pytest.mark.skipif(
         "training",
         "frechet",
         "memory",
+        "rules",
         pytest.param("against_torch", marks=needs_torch),
     ],
 )

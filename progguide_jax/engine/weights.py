@@ -5,7 +5,7 @@ from etils import epath
 
 from progguide_jax.engine import probing
 from progguide_jax.guidance import references, rules, schedules
-from progguide_jax.systems import entries, specs
+from progguide_jax.systems import build, entries, specs
 
 
 def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
@@ -17,8 +17,8 @@ def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
     guidance, grid = config.guidance, specs.grid(config)
     shape = _shape(config, workdir, origin)
     mode = None if guidance.normalize == "default" else guidance.normalize
-    lowest, highest = rules.RULES[guidance.rule].scales
-    sign = -1 if highest <= 0 else 1  # CFG++ takes weights from -1 to 0
+    # CFG++ takes weights from -1 to 0
+    sign = -1 if rules.RULES[guidance.rule].scales[1] <= 0 else 1
     result = {}
     for name, scale in entries.scales(config).items():
         branch = references.REFERENCES[name].branch
@@ -27,18 +27,14 @@ def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
         omega = sign * schedules.make(
             guidance.schedule,
             sign * scale,
-            grid.t[:-1],
+            grid,
             config.noise.num_timesteps,
             normalize=mode,
+            noise_schedule=build.noise_schedule(config),
             **shape,
         )
         _check(config, omega)
-        if sign < 0 and omega.min() < lowest:
-            raise ValueError(
-                f"omega of the {guidance.schedule} schedule falls to {omega.min():.3g} "
-                f"and the rule {guidance.rule!r} takes {lowest:g} at the lowest: use a "
-                f"guidance.scale closer to 0"
-            )
+        _check_rule(guidance, omega)
         result[branch] = omega
     return result
 
@@ -53,6 +49,24 @@ def _shape(config, workdir: str, origin: dict) -> dict:
             path = settings["curve"] or probing.curve_path(workdir)
             return {"g": probing.load_curve(config, path, origin)}
     return settings
+
+
+def _check_rule(guidance, omega: np.ndarray) -> None:
+    """Rules that take weights of one sign get no others; how far the rest go is the
+    user's."""
+    lowest, highest = rules.RULES[guidance.rule].scales
+    if highest <= 0 and omega.min() < lowest:
+        raise ValueError(
+            f"omega of the {guidance.schedule} schedule falls to {omega.min():.3g} "
+            f"and the rule {guidance.rule!r} takes {lowest:g} at the lowest: use a "
+            f"guidance.scale closer to 0"
+        )
+    if omega.max() > highest or lowest >= 0 > omega.min():
+        raise ValueError(
+            f"omega of the {guidance.schedule} schedule is {omega.min():.3g} ... "
+            f"{omega.max():.3g} and the rule {guidance.rule!r} takes {lowest:g} ... "
+            f"{highest:g}: set another guidance.schedule"
+        )
 
 
 def _check(config, omega: np.ndarray) -> None:

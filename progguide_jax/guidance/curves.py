@@ -16,6 +16,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from progguide_jax.diffusion.levels import Levels
+from progguide_jax.diffusion.process import NoiseSchedule
+
 MODES = ("sampling", "train", "continuous", "dt", "none")
 _CELLS = 100_000  # of the midpoint rule behind "continuous"; error below 1e-9
 
@@ -43,6 +46,43 @@ def at_nodes(
         return np.reshape(rows, values.shape[:-1] + t.shape)
 
     return curve
+
+
+def carry(
+    values: np.ndarray, source: NoiseSchedule, target: NoiseSchedule | Levels
+) -> np.ndarray:
+    """A curve [...,T] over the timesteps of `source`, at the noise levels of `target`:
+    float64 [...,T'], ascending, for a noise schedule; [...,S] in sampling order for a
+    grid, such as one of sigma alone.
+
+    Linear in log(sigma / alpha), the same as linear in the t of `source`; levels that
+    `source` does not have take the value at its nearest one. A probed curve is carried
+    as G, whose value belongs to a noise level, not as g, which is one per timestep:
+
+        G = curves.carry(gradnorm.cumulative(g), probed, wanted)
+        schedules.make("table", scale, timesteps, T, values=G, axis="t")
+    """
+    values, known = np.asarray(values, np.float64), source.log_r
+    if values.ndim < 1 or values.shape[-1] != len(known):
+        raise ValueError(
+            f"values have shape {values.shape}: pass one for each of the {len(known)} "
+            "timesteps of the schedule they come from"
+        )
+    if isinstance(target, Levels):
+        with np.errstate(divide="ignore"):
+            wanted = np.log(target.r[:-1])
+    else:
+        wanted = target.log_r
+    whole = np.isfinite(known)  # infinite where alpha is 0, at the noisiest level
+    rows = [
+        np.where(
+            np.isposinf(wanted),
+            row[-1],
+            np.interp(wanted, known[whole], row[whole]),
+        )
+        for row in values.reshape(-1, len(known))
+    ]
+    return np.reshape(rows, values.shape[:-1] + wanted.shape)
 
 
 def standardise(

@@ -73,7 +73,8 @@ def schedule_look(name: str) -> tuple:
     if name in SCHEDULES:
         return SCHEDULES[name]
     dashes, rank = divmod(schedules.names().index(name), len(_OTHERS))
-    return _OTHERS[rank], ("-", "--", ":")[dashes], "x"
+    looks = ("-", "--", ":", *((0, (6, 1, *(1, 1) * n)) for n in range(1, dashes)))
+    return _OTHERS[rank], looks[dashes], "x"
 
 
 def t_axis(ax, num_timesteps: int) -> None:

@@ -6,13 +6,14 @@ import numpy as np
 from progguide_jax import registry
 from progguide_jax.diffusion import loop, solvers
 from progguide_jax.guidance import projections, references, rules, schedules
-from progguide_jax.systems import entries, key_checks, specs, trained
+from progguide_jax.systems import build, entries, key_checks, specs, trained
 
 
 def check(config) -> None:
     """ValueError at the first thing that does not."""
     _check_guidance(config)
     _check_settings(config)
+    _check_schedule(config)
 
 
 def _check_guidance(config) -> None:
@@ -33,13 +34,6 @@ def _check_guidance(config) -> None:
     _check_scale("guidance.scale", config)
     for name in chosen:
         _check_reference(config, name, alone=len(against) == 1)
-    settings = entries.settings(config, "guidance.schedule")
-    curve = schedules.SCHEDULES[guidance.schedule].curve
-    if set(settings) <= set(registry.defaults(curve)):  # else it needs a file
-        try:
-            curve(config.noise.num_timesteps, **settings)
-        except ValueError as error:
-            raise ValueError(f"guidance.{guidance.schedule}: {error}") from error
     if guidance.schedule == "table" and not guidance.table.file:
         raise ValueError(
             "guidance.schedule 'table' needs a file: set guidance.table.file to a .npy "
@@ -51,6 +45,29 @@ def _check_guidance(config) -> None:
             "guidance.references holds autoguidance: set guidance.autoguidance.workdir "
             "or .step to a weaker network than the one that is guided"
         )
+
+
+def _check_schedule(config) -> None:
+    """That its settings make sense on the grid."""
+    guidance = config.guidance
+    settings = entries.settings(config, "guidance.schedule")
+    mode = None if guidance.normalize == "default" else guidance.normalize
+    try:
+        schedules.check_normalize(guidance.schedule, mode)
+    except ValueError as error:
+        raise ValueError(f"guidance.normalize: {error}") from error
+    curve = schedules.SCHEDULES[guidance.schedule].curve
+    if set(settings) <= set(registry.defaults(curve)):  # else it needs a file
+        steps = schedules.steps_of(
+            specs.grid(config),
+            config.noise.num_timesteps,
+            guidance.scale,
+            build.noise_schedule(config),
+        )
+        try:
+            curve(steps, **settings)
+        except ValueError as error:
+            raise ValueError(f"guidance.{guidance.schedule}: {error}") from error
 
 
 def _check_reference(config, name: str, alone: bool) -> None:

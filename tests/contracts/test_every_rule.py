@@ -6,23 +6,29 @@ import numpy as np
 import pytest
 import worlds
 
-from progguide_jax.diffusion import samplers, solvers
+from progguide_jax.diffusion import levels, prediction, process, samplers, solvers
 from progguide_jax.guidance import references, rules, schedules
 
 EVERY = rules.names()
+SHAPES = {"fdg": (6, 8, 2)}  # of one x; what is not here takes any
+HEIGHTS = {"mambo_g": 9.0}  # of omega, for those that damp it
 
 
-def omega_of(name, steps=8, height=1.0):
+def omega_of(name, steps=8):
     """A curve that varies, within the scales that the rule takes."""
     low, high = rules.RULES[name].scales
-    curve = height * np.linspace(0.2, 1.0, steps)
+    curve = HEIGHTS.get(name, 1.0) * np.linspace(0.2, 1.0, steps)
     return curve if high > 0 else curve * max(low, -1) * 0.8
 
 
-def sample(rule, omega, x_T=None, label=None, solver="ddim", kind="eps", **kwargs):
-    x_T = worlds.start() if x_T is None else x_T
+def start(name, dtype=jnp.float32):
+    return worlds.start(shape=SHAPES.get(name, (4, 3)), dtype=dtype)
+
+
+def sample(rule, omega, x_T, label=None, solver="ddim", kind="eps", **kwargs):
     label = jnp.arange(len(x_T)) % 2 if label is None else label
-    branches = references.branches(worlds.model(kind=kind), label, {"null": {}})
+    model = worlds.model(kind=kind, shape=x_T.shape[1:])
+    branches = references.branches(model, label, {"null": {}})
     plan = solvers.make(solver)(worlds.grid())
     key = jax.random.key(1)
     return samplers.solve(
@@ -32,7 +38,7 @@ def sample(rule, omega, x_T=None, label=None, solver="ddim", kind="eps", **kwarg
 
 @pytest.mark.parametrize("name", EVERY)
 def test_its_neutral_setting(name, x64):
-    entry, x_T = rules.RULES[name], worlds.start(dtype=jnp.float64)
+    entry, x_T = rules.RULES[name], start(name, jnp.float64)
     assert entry.as_cfg is not None or entry.as_cond is not None
     omega = np.linspace(-0.3, 0.6, 8) if entry.as_cfg else omega_of(name)
     if entry.as_cfg is not None:
@@ -49,7 +55,7 @@ def test_its_neutral_setting(name, x64):
 @pytest.mark.parametrize("name", EVERY)
 def test_a_batch_is_its_halves(name):
     rule, omega = rules.make(name), omega_of(name)
-    x_T, label = worlds.start(), jnp.array([0, 1, 1, 0, 0, 1])
+    x_T, label = start(name), jnp.array([0, 1, 1, 0, 0, 1])
     whole = sample(rule, omega, x_T, label)
     halves = [sample(rule, omega, x_T[s], label[s]) for s in (slice(2), slice(2, 6))]
     np.testing.assert_allclose(whole, np.concatenate(halves), atol=2e-5)
@@ -66,12 +72,14 @@ def test_an_image_of_omega_0_is_the_plain_one_bit_for_bit(name, solver):
     mixed = np.stack([omega, 0 * omega, omega, 0 * omega, omega * (omega > 0.5)], 1)
     mixed = np.concatenate([mixed, np.zeros((8, 1))], 1)
     clipped = dict(projection=lambda x0, step: jnp.clip(x0, -1, 1), solver=solver)
-    beside = np.asarray(sample(rule, mixed, **clipped))
-    plain = np.asarray(sample(rule, np.zeros((8, 6)), **clipped))
+    x_T = start(name)
+    beside = np.asarray(sample(rule, mixed, x_T, **clipped))
+    plain = np.asarray(sample(rule, np.zeros((8, 6)), x_T, **clipped))
     np.testing.assert_array_equal(beside[[1, 3, 5]], plain[[1, 3, 5]])
-    assert np.all(np.abs(beside[[0, 2]] - plain[[0, 2]]).max((1, 2)) > 1e-3)
+    moved = np.abs(beside - plain).reshape(6, -1).max(1)
+    assert np.all(moved[[0, 2]] > 1e-3)
     # and a plain image is no other under cfg
-    cfg = sample(rules.cfg(), np.zeros((8, 6)), **clipped)
+    cfg = sample(rules.cfg(), np.zeros((8, 6)), x_T, **clipped)
     np.testing.assert_allclose(plain, cfg, atol=1e-6)
 
 
@@ -83,7 +91,7 @@ def test_one_trace_for_every_curve_and_setting(name):
         traces.append(x.shape)
         return worlds.curved(x, level, label)
 
-    system = worlds.model(counted)
+    system = worlds.model(counted, SHAPES.get(name, (4, 3)))
     branches = references.branches(system, jnp.arange(6) % 2, {"null": {}})
     grid = worlds.grid()
     g = np.sin(np.arange(1000) / 400)
@@ -96,7 +104,7 @@ def test_one_trace_for_every_curve_and_setting(name):
     settings = [{}, neutral]
     results = [
         samplers.solve(
-            branches, worlds.start(), solvers.ddim(eta)(grid), key=jax.random.key(0),
+            branches, start(name), solvers.ddim(eta)(grid), key=jax.random.key(0),
             omega=curve if entry.scales[1] > 0 else -curve, rule=entry.make(**chosen),
         )
         for curve in curves
@@ -112,7 +120,7 @@ def test_one_trace_for_every_curve_and_setting(name):
 @pytest.mark.parametrize("name", EVERY)
 def test_the_prediction_of_the_network_does_not_matter(name, kind, x64):
     rule, omega = rules.make(name), omega_of(name)
-    x_T = worlds.start(dtype=jnp.float64)
+    x_T = start(name, jnp.float64)
     eps = sample(rule, omega, x_T)
     np.testing.assert_allclose(sample(rule, omega, x_T, kind=kind), eps, atol=1e-9)
 
@@ -121,23 +129,43 @@ def test_the_prediction_of_the_network_does_not_matter(name, kind, x64):
 @pytest.mark.parametrize("name", EVERY)
 def test_any_solver_or_one_line_that_says_why_not(name, solver):
     plan = solvers.make(solver)(worlds.grid())
-    rule = rules.make(name)
+    rule, x_T = rules.make(name), start(name)
     if not (rule.consistent or plan.renoises):
         with pytest.raises(
             ValueError, match="the noise of another.*: use ddim or euler"
         ):
-            sample(rule, omega_of(name), solver=solver)
+            sample(rule, omega_of(name), x_T, solver=solver)
         return
-    x_0 = sample(rule, omega_of(name), solver=solver)
-    plain = sample(rule, 0 * omega_of(name), solver=solver)
+    x_0 = sample(rule, omega_of(name), x_T, solver=solver)
+    plain = sample(rule, 0 * omega_of(name), x_T, solver=solver)
     assert np.all(np.isfinite(x_0)) and not np.allclose(x_0, plain, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_double_batch_is_two_calls(name):
-    rule, omega = rules.make(name), omega_of(name)
-    once = sample(rule, omega, double_batch=True)
-    np.testing.assert_allclose(once, sample(rule, omega), atol=2e-5)
+def test_a_grid_may_start_at_pure_noise(name):
+    """With a v-network, at whose first level eps says nothing of x0."""
+    x_T = start(name)
+    fn = jax.tree_util.Partial(worlds.curved_v)
+    branches = {
+        branch: prediction.Branch(fn, jnp.full(6, label), "v")
+        for branch, label in (("cond", 1), ("null", 2))
+    }
+    levelled = process.zero_terminal_snr(worlds.NS)
+    grid = levels.from_timesteps(levelled, levels.timesteps(1000, 8, "trailing"))
+    assert grid.alpha[0] == 0
+    x_0 = [
+        samplers.solve(branches, x_T, solvers.ddim()(grid), omega=omega, rule=rule)
+        for omega in (omega_of(name), 0 * omega_of(name))
+        for rule in [rules.make(name)]
+    ]
+    assert np.all(np.isfinite(x_0[0])) and not np.allclose(*x_0, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_double_batch_is_two_calls(name, x64):
+    rule, omega, x_T = rules.make(name), omega_of(name), start(name, jnp.float64)
+    once = sample(rule, omega, x_T, double_batch=True)
+    np.testing.assert_allclose(once, sample(rule, omega, x_T), atol=1e-9)
 
 
 def test_an_unknown_rule_or_setting():

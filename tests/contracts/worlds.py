@@ -28,6 +28,16 @@ def curved(x, level, label):
     return sigma / (0.1 * alpha**2 + sigma**2) * (x - alpha * x0)
 
 
+def curved_v(x, level, label):
+    """The v of `curved`, without a division by alpha."""
+    alpha, sigma = (prediction.per_image(a, x) for a in level[1:])
+    eps = curved(x, level, label)
+    label = prediction.per_image(jnp.asarray(label, x.dtype), x)
+    near = jnp.tanh(x + 0.4 * (label - 1)) * (1 + 0.3 * jnp.sin(3 * x * label))
+    x0 = near + 0.1 * alpha * (x - alpha * near) / (0.1 * alpha**2 + sigma**2)
+    return alpha * eps - sigma * x0
+
+
 def as_kind(eps_fn, kind):
     """The same model predicting x0 or v."""
 

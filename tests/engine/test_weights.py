@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from progguide_jax.engine import probing, weights
+from progguide_jax.guidance import rules
 from progguide_jax.runtime import files, sharding
 from progguide_jax.systems import build
 
@@ -51,6 +52,43 @@ def test_a_rule_of_negative_weights_takes_a_mirrored_curve(tiny):
     tiny.guidance.scale = -0.9
     with pytest.raises(ValueError, match="falls to -1.44 and the rule 'cfgpp' takes"):
         make(tiny)
+
+
+def test_a_rule_of_negative_weights_takes_none_of_both_signs(tiny):
+    tiny.guidance.rule, tiny.guidance.schedule = "cfgpp", "beta"
+    tiny.guidance.scale = -0.4
+    with pytest.raises(ValueError, match=r"beta schedule is .* takes -1 \.\.\. 0: set"):
+        make(tiny)
+
+
+def test_a_rule_of_positive_weights_takes_no_negative_one(tiny, monkeypatch):
+    positive = rules.RULES["apg"]._replace(scales=(0.0, np.inf))
+    monkeypatch.setitem(rules.RULES, "apg", positive)
+    tiny.guidance.rule, tiny.guidance.schedule = "apg", "beta"
+    with pytest.raises(ValueError, match=r"beta .* 'apg' takes 0 \.\.\. inf: set"):
+        make(tiny)
+    tiny.guidance.schedule = "clamp_linear"
+    assert make(tiny).min() > 0
+
+
+def test_a_schedule_in_w_and_one_of_noise_levels(tiny):
+    """w = 1 + omega of beta is 0 at both ends; an interval of sigma on a grid of sigma,
+    and a curve that needs the noise schedule."""
+    tiny.guidance.schedule, tiny.guidance.scale = "beta", 2.0
+    p = np.arange(4) / 3
+    np.testing.assert_allclose(make(tiny), 3 * 6 * p * (1 - p) - 1, atol=1e-6)
+    tiny.sample.spacing, tiny.guidance.schedule = "karras", "interval"
+    ns = build.noise_schedule(tiny)
+    r = ns.sigma / ns.alpha
+    sigma = np.linspace(r[-1] ** (1 / 7), r[0] ** (1 / 7), 4) ** 7
+    window = tiny.guidance.interval
+    window.sigma_min, window.sigma_max = float(sigma[2]), float(sigma[1])
+    np.testing.assert_array_equal(make(tiny), [0, 2, 0, 0])
+    tiny.guidance.schedule = "dg_cfg"
+    f = (1 - ns.alpha_bar) * np.sqrt(ns.alpha_bar)
+    f /= 1 - ns.alpha_bar / np.append(1, ns.alpha_bar[:-1])
+    f = np.interp(np.interp(np.log(sigma), np.log(r), np.arange(20)), np.arange(20), f)
+    np.testing.assert_allclose(make(tiny), 2 * f / f.mean(), rtol=1e-5)
 
 
 def test_a_reference_may_have_a_scale_of_its_own(tiny):

@@ -113,8 +113,9 @@ def test_scale_dtype_and_the_default_mean():
     table = {"values": [1.0, 5.0, 2.0]}
     shapes = {"table": table, "gn": {"g": g}, "gn_all": {"g": g}}
     shapes |= dict.fromkeys(("interval", "neg_perturb"), {"t_min": 200, "t_max": 499})
-    for name in schedules.names():
-        shape = shapes.get(name, {})
+    shapes |= dict.fromkeys("static linear cosine invlinear sine sine_bump".split(), {})
+    shapes |= dict.fromkeys("lambda vshape pcs".split(), {})
+    for name, shape in shapes.items():
         omega = make(name, 0.2, **shape)
         assert omega.dtype == np.float32
         assert omega.shape == ((2, 200) if name == "gn_all" else (200,))

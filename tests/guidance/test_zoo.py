@@ -9,7 +9,7 @@ from progguide_jax.guidance import zoo
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "zoo.md"
 NEEDED = {
-    "Schedules": set(),
+    "Schedules": {"Formula", "Convention"},
     "References": {"Formula", "Cost", "Neutral"},
     "Rules": {"Formula", "Convention", "Space", "Cost", "Neutral"},
     "Projections": {"Formula", "Neutral"},

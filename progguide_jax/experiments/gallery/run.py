@@ -104,7 +104,7 @@ def _held(config) -> dict[str, dict]:
 
 
 def _exact(reference: str) -> bool:
-    """Whether it needs no network: neither a second one nor the inside of the first."""
+    """Whether an exact model can give it."""
     entry = references.REFERENCES[reference]
     return not (entry.guide or entry.inside)
 
@@ -143,8 +143,11 @@ def run(config, workdir: str, prepared: None = None) -> Gallery:
             if cell.name.startswith("rule"):
                 raise
             left_out[cell.name] = str(error)
-    networks = [name for name in references.names() if not _exact(name)]
-    left_out |= {f"reference {name}": "it needs a second network" for name in networks}
+    for name in references.names():
+        if not _exact(name):
+            second = references.REFERENCES[name].guide
+            why = "a second network" if second else "the inside of a network"
+            left_out[f"reference {name}"] = f"it needs {why}"
     left_out |= {f"schedule {name}": "it is a curve of your own" for name in _OF_FILES}
     for name, why in left_out.items():
         logging.info("gallery, without %s: %s", name, why)

@@ -18,11 +18,27 @@ from collections.abc import Callable
 
 from progguide_jax import registry
 from progguide_jax.diffusion import closures
-from progguide_jax.guidance.rules import linear, projected, shape
+from progguide_jax.guidance.rules import (
+    along,
+    angles,
+    bands,
+    linear,
+    norms,
+    projected,
+    shape,
+    tables,
+    tangents,
+)
 
 Rule, RuleEntry = shape.Rule, shape.RuleEntry
 cfg, cfgpp, cfgpp_omega = linear.cfg, linear.cfgpp, linear.cfgpp_omega
 apg = projected.apg
+adg, fdg = angles.adg, bands.fdg
+rescale, cfg_renorm, ep_cfg = norms.rescale, norms.cfg_renorm, norms.ep_cfg
+beta_norm, power_law, pmc = along.beta_norm, along.power_law, along.pmc
+vags, mambo_g = along.vags, along.mambo_g
+cfg_zero, tcfg, adamag = tangents.cfg_zero, tangents.tcfg, tangents.adamag
+recfg, recfg_ratio = tables.recfg, tables.recfg_ratio
 
 
 def of(rule: Rule | Callable) -> Rule:
@@ -56,6 +72,26 @@ RULES = {
         lambda levels, omega: ({}, linear.cfgpp_omega(levels, omega)),
         scales=(-1.0, 0.0),
     ),
+    "adg": shape.RuleEntry(
+        angles.adg, as_cond={"max_angle": 0.0}, scales=(0.0, math.inf)
+    ),
+    "rescale": shape.RuleEntry(norms.rescale, shape.same_omega(phi=0.0)),
+    "cfg_renorm": shape.RuleEntry(norms.cfg_renorm, shape.same_omega(ratio=math.inf)),
+    "ep_cfg": shape.RuleEntry(norms.ep_cfg, shape.same_omega(strength=0.0)),
+    "beta_norm": shape.RuleEntry(along.beta_norm, shape.same_omega(gamma=0.0)),
+    "power_law": shape.RuleEntry(along.power_law, shape.same_omega(exponent=0.0)),
+    "pmc": shape.RuleEntry(along.pmc, shape.same_omega(norm_cap=math.inf)),
+    "vags": shape.RuleEntry(along.vags, shape.same_omega(kappa=0.0)),
+    "mambo_g": shape.RuleEntry(along.mambo_g, shape.same_omega(alpha=0.0)),
+    "cfg_zero": shape.RuleEntry(tangents.cfg_zero, shape.same_omega(strength=0.0)),
+    "tcfg": shape.RuleEntry(tangents.tcfg, shape.same_omega(strength=0.0)),
+    "adamag": shape.RuleEntry(
+        tangents.adamag, shape.same_omega(beta=1.0, gamma=0.0, w_min=0.0)
+    ),
+    "fdg": shape.RuleEntry(
+        bands.fdg, shape.same_omega(high=1.0, low=1.0, parallel=1.0)
+    ),
+    "recfg": shape.RuleEntry(tables.recfg, shape.same_omega(ratio=1.0)),
 }
 
 

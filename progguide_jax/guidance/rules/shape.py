@@ -1,6 +1,7 @@
 """What a rule is, and what its line in the registry says of it."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -53,3 +54,10 @@ class RuleEntry(NamedTuple):
 def same_omega(**settings) -> Callable[[Levels, np.ndarray], tuple[dict, np.ndarray]]:
     """as_cfg of a rule that is CFG at these settings and CFG's own omega."""
     return lambda levels, omega: (settings, omega)
+
+
+@functools.cache
+def bound(fn: Callable, **choices) -> Callable:
+    """fn with choices that change the program, such as a name: the same object for the
+    same choices, so that they share a compiled program."""
+    return functools.partial(fn, **choices)
