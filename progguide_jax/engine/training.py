@@ -93,16 +93,14 @@ def loss_per_example(
     module, params, x0, level, label, eps, exit_weight=0.0, **kwargs
 ) -> jax.Array:
     """Mean squared error, over the pixels of each example, of what the module predicts
-    of x_t = alpha x0 + sigma eps: [B]. DDPM eq. 14 where that is eps. That of an early
-    exit is added exit_weight times."""
+    of x_t = alpha x0 + sigma eps: [B]. DDPM eq. 14 where that is eps. exit_weight times
+    that of an early exit is added."""
     x_t = process.diffuse(level, x0, eps)
     emb = build.embed_label(module, params, label)
-    target = process.target(level, x0, eps, module.predicts)
-    answer, *exits = (
-        jnp.mean(jnp.square(said - target), axis=tuple(range(1, eps.ndim)))
-        for said in layers.answers(module, params, x_t, level, emb, **kwargs)
-    )
-    return sum((exit_weight * early for early in exits), answer)
+    target, axes = process.target(level, x0, eps, module.predicts), range(1, eps.ndim)
+    answers = layers.answers(module, params, x_t, level, emb, **kwargs)
+    loss, *early = (jnp.mean(jnp.square(a - target), tuple(axes)) for a in answers)
+    return sum((exit_weight * other for other in early), loss)
 
 
 def train_step(
@@ -127,8 +125,8 @@ def train_step(
     def loss_fn(params, x0, level, label, eps):
         rngs = {"dropout": dropout_key}
         losses = loss_per_example(
-            module, params, x0, level, label, eps, config.train.exit_weight,
-            train=True, rngs=rngs,
+            module, params, x0, level, label, eps,
+            exit_weight=config.train.exit_weight, train=True, rngs=rngs,
         )  # fmt: skip
         return jnp.mean(weight(level, module.predicts) * losses)
 

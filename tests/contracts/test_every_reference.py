@@ -1,5 +1,8 @@
 """What every reference of the registry owes, and several at once."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import worlds
 
 from progguide_jax.diffusion import process, samplers, solvers
 from progguide_jax.guidance import references
+from progguide_jax.systems import build, trained
 
 LABEL = jnp.arange(6) % 2
 
@@ -17,12 +21,37 @@ def weak(x, level, label):
 
 # what each reference asks for besides the model
 NEEDS = {"null": {}, "autoguidance": {"guide": worlds.model(weak)}}
+INSIDE = [name for name, entry in references.REFERENCES.items() if entry.inside]
+NEEDS |= {name: {} for name in INSIDE}
+# what stands beside it, with omega 0
+BESIDE = {"sag": ["null"]}
 
 
 def sample(needs, omega, model=None, **kwargs):
-    branches = references.branches(model or worlds.model(), LABEL, needs)
-    plan = solvers.ddim()(worlds.grid())
-    return samplers.solve(branches, worlds.start(), plan, omega=omega, **kwargs)
+    model = model or worlds.model()
+    branches = references.branches(model, LABEL, needs)
+    plan, x_T = solvers.ddim()(worlds.grid()), worlds.start(shape=model.shape)
+    key = jax.random.key(0)
+    return samplers.solve(branches, x_T, plan, omega=omega, key=key, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def unet(make_tiny):
+    """A U-Net of 8 x 8 pixels that has all that can be disturbed, none of it 0."""
+    config = make_tiny()
+    config.noise.num_timesteps, config.data.num_classes = 1000, 2
+    config.model.unet.update(
+        channel_mult=(1, 2), attention_resolutions=(4,), exit=4, sigma_skip=True
+    )
+    init = jax.jit(
+        functools.partial(build.init_params, build.network(config)), static_argnums=0
+    )
+    draws = np.random.default_rng(1)
+    moved = jax.tree.map(
+        lambda x: (x + 0.2 * draws.normal(size=x.shape)).astype(x.dtype),
+        init((8, 8, 3), jax.random.key(0)),
+    )
+    return trained.of(config, moved, {})
 
 
 def test_every_reference_is_here():
@@ -30,11 +59,20 @@ def test_every_reference_is_here():
 
 
 @pytest.mark.parametrize("name", references.names())
-def test_it_acts_and_omega_0_is_plain(name):
-    needs = {name: NEEDS[name]}
-    plain, guided = sample(needs, np.zeros(8)), sample(needs, np.ones(8))
-    np.testing.assert_allclose(plain, sample({"null": {}}, np.zeros(8)), atol=1e-6)
+def test_it_acts_and_omega_0_is_plain(name, unet):
+    model = unet if name in INSIDE else None
+    needs = {n: NEEDS[n] for n in (*BESIDE.get(name, ()), name)}
+
+    def run(scale):
+        omega = {references.REFERENCES[n].branch: np.zeros(8) for n in needs}
+        omega[references.REFERENCES[name].branch] += scale
+        return sample(needs, omega, model)
+
+    plain, guided = run(0), run(1)
+    wanted = sample({"null": {}}, np.zeros(8), model)
+    np.testing.assert_allclose(plain, wanted, atol=1e-6)
     assert not np.allclose(plain, guided, atol=1e-2)
+    assert np.isfinite(guided).all()
 
 
 def test_omega_minus_1_is_the_guide_alone():

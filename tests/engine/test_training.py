@@ -234,10 +234,19 @@ class Silent(nn.Module):
         return self.param("gain", nn.initializers.zeros, ()) * x_t
 
 
-def first_loss(config):
+class SilentTwice(Silent):
+    """An early exit answers 0 too."""
+
+    @nn.compact
+    def __call__(self, x_t, level, label, train=False):
+        self.sow("exits", "exit", 0 * x_t)
+        return self.param("gain", nn.initializers.zeros, ()) * x_t
+
+
+def first_loss(config, network=Silent):
     params, optimizer = {"gain": jnp.zeros(())}, optax.sgd(0.1)
     blank = build.TrainState(jnp.int32(0), params, params, optimizer.init(params))
-    module = Silent(config.train.predicts)
+    module = network(config.train.predicts)
     step = functools.partial(
         training.train_step, config=config, module=module, optimizer=optimizer
     )
@@ -260,6 +269,21 @@ def test_the_first_loss_is_the_size_of_what_is_predicted(tiny):
     assert abs(first_loss(tiny) - expected) < 4 * error
     tiny.train.loss_weight = "min_snr"  # 7 / 10,000
     assert abs(first_loss(tiny) / 7e-4 - expected) < 4 * error
+
+
+@pytest.mark.parametrize("weight", [0.5, 3.0])
+def test_an_early_exit_has_a_loss_of_its_own(tiny, weight):
+    tiny.train.exit_weight, tiny.train.loss_weight = weight, "min_snr"
+    alone, both = first_loss(tiny), first_loss(tiny, SilentTwice)
+    assert both == pytest.approx((1 + weight) * alone, rel=1e-6)
+
+
+def test_an_early_exit_learns(tiny, one_device):
+    """Both heads, which begin at 0 as the answer of the network does."""
+    tiny.model.unet.channel_mult, tiny.model.unet.exit = (1, 1), 4
+    (_, _), (trained, _) = take_steps(tiny, 2)
+    for head in ("conv_out", "conv_exit"):
+        assert np.abs(trained.params[head]["kernel"]).max() > 1e-3
 
 
 @pytest.mark.parametrize("predicts", ["x0", "v"])
