@@ -18,11 +18,22 @@ from collections.abc import Callable
 
 from progguide_jax import registry
 from progguide_jax.diffusion import closures
-from progguide_jax.guidance.rules import linear, projected, shape
+from progguide_jax.guidance.rules import (
+    history,
+    jacobian,
+    linear,
+    projected,
+    shape,
+    watching,
+)
 
 Rule, RuleEntry = shape.Rule, shape.RuleEntry
 cfg, cfgpp, cfgpp_omega = linear.cfg, linear.cfgpp, linear.cfgpp_omega
 apg = projected.apg
+adaptive, feedback = watching.adaptive, watching.feedback
+feedback_settings = watching.feedback_settings
+smc, cfg_cache, higs = history.smc, history.cfg_cache, history.higs
+characteristic, reg, tsr = jacobian.characteristic, jacobian.reg, jacobian.tsr
 
 
 def of(rule: Rule | Callable) -> Rule:
@@ -56,6 +67,22 @@ RULES = {
         lambda levels, omega: ({}, linear.cfgpp_omega(levels, omega)),
         scales=(-1.0, 0.0),
     ),
+    "adaptive": shape.RuleEntry(
+        watching.adaptive, shape.same_omega(threshold=math.inf)
+    ),
+    "feedback": shape.RuleEntry(
+        watching.feedback,
+        shape.same_omega(pi=0.5, tau=0.0, delta=0.0),
+        as_cond=dict(pi=1.0),
+    ),
+    "smc": shape.RuleEntry(history.smc, shape.same_omega(gain=0.0)),
+    "cfg_cache": shape.RuleEntry(history.cfg_cache, shape.same_omega(every=1)),
+    "higs": shape.RuleEntry(history.higs, as_cond=dict(cutoff=math.inf)),
+    "characteristic": shape.RuleEntry(
+        jacobian.characteristic, shape.same_omega(iterations=0), calls=2
+    ),
+    "reg": shape.RuleEntry(jacobian.reg, shape.same_omega(strength=0.0), calls=1),
+    "tsr": shape.RuleEntry(jacobian.tsr, shape.same_omega(k=1.0)),
 }
 
 
