@@ -124,7 +124,7 @@ def scan(
             lambda x: x,
             x,
         )
-        step = _step(x, row, keys, branches.predicts)
+        step = step_of(x, row, keys, branches.predicts)
         level = process.Level(
             *(
                 jnp.full(batch, value)
@@ -184,7 +184,9 @@ def scan(
     return x_0, *(found for found in (path, seen) if found is not None)
 
 
-def _step(x, row: Rows, keys, predicts: str) -> prediction.Step:
+def step_of(x, row: Rows, keys, predicts: str) -> prediction.Step:
+    """What a rule sees of one row."""
+
     def scalar(value):
         return value.astype(x.dtype)
 
