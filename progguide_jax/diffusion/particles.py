@@ -9,6 +9,7 @@ from progguide_jax.diffusion import (
     asking,
     loop,
     noise,
+    plans,
     prediction,
     process,
     solvers,
@@ -36,19 +37,22 @@ def fkc(
     Convention: theirs is beta = 1 + omega.
     Space: any.
     Cost: 2 evaluations.
-    Neutral: omega 0 is DDPM of the conditional model, -1 of the unconditional one.
+    Neutral: omega 0 is the SDE of the conditional model, -1 of the unconditional one.
+    Deviation: a step from noise r to s is DDPM's, with noise of variance s/r (r^2 -
+        s^2) at alpha = 1: the geometric mean of Euler and Maruyama's r^2 - s^2 and
+        DDPM's (s/r)^2 (r^2 - s^2), whose first errors have opposite signs.
 
     Every `particles` images in a row are one group, with one condition, and do not
     depend on other groups. omega is one number: where it varies with t the weights
     would need the densities themselves. Exact for many steps and many particles.
     """
-    x_T, plan = arguments.start(x_T), solvers.ddpm()(levels)
+    x_T = arguments.start(x_T)
     arguments.check_branches(branches, x_T)
     if np.ndim(omega) or not np.isfinite(omega):
         raise ValueError(
             f"fkc: omega is {omega!r:.40}: the tilt is exact for one finite number"
         )
-    if np.any(plan.alpha == 0):
+    if np.any(levels.alpha == 0):
         raise ValueError(
             "fkc: the first level is pure noise (alpha = 0): use a grid that begins "
             "below it"
@@ -62,6 +66,7 @@ def fkc(
         )
     for name, branch in branches.items():
         _check_groups(name, branch.cond, particles)
+    plan = _plan(levels)
     weights = np.full(len(plan.t), omega, np.float64)
     return _fkc(
         asking.share(branches),
@@ -72,6 +77,13 @@ def fkc(
         threshold,
         particles,
     )
+
+
+def _plan(levels: Levels) -> plans.Plan:
+    plan, r = solvers.ddpm()(levels), levels.r
+    variance = r[1:] * r[:-1] * (1 - (r[1:] / r[:-1]) ** 2)  # at alpha = 1
+    plan.matrix[:, 0, plans.Z] = levels.alpha[1:] * np.sqrt(variance)
+    return plan
 
 
 def _noise_lost(levels: Levels) -> np.ndarray:

@@ -163,6 +163,7 @@ def test_cfg_cache_by_hand(x64):
     found, trace = by_hand.ours(rule, omega, trace=True)
     np.testing.assert_allclose(found, wanted, atol=1e-9)
     np.testing.assert_array_equal(trace.evaluations, [2, 1, 2, 2, 1, 2, 2, 1])
+    np.testing.assert_allclose(trace.applied["null"], omega, atol=1e-6)
     _, trace = by_hand.ours(rule, OMEGA, trace=True)
     np.testing.assert_array_equal(trace.evaluations, [2, 1, 1, 2, 1, 1, 2, 1])
 

@@ -45,7 +45,8 @@ def _adaptive(evaluate, step, guided, *, threshold):
     found = step.mix(lambda c, u: c + step.omega * (c - u), c, u)
     size = prediction.norm(c.eps) * prediction.norm(u.eps)
     cosine = prediction.dot(c.eps, u.eps) / jnp.maximum(size, _TINY)
-    return found, guided & (cosine.reshape(guided.shape) <= threshold)
+    # an image that has stopped is not guided again: its carry stays as it is
+    return found, cosine.reshape(guided.shape) <= threshold
 
 
 _TINY = np.finfo(np.float32).tiny
