@@ -103,6 +103,12 @@ class Evaluate:
         copy.found, copy.count = dict(self.found), self.count
         return copy
 
+    def record(self, count, **found: prediction.Prediction) -> None:
+        """What a rule found in a `lax.cond` or a loop of its own, asking a `branch()`:
+        the evaluations there, a number that may be traced, and predictions at x_t."""
+        self.count = self.count + count
+        self.found |= found
+
     def __call__(self, *names: str, x=None) -> Predictions:
         known = {place.name for place in self._branches.places}
         for name in names:

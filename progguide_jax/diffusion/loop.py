@@ -124,7 +124,7 @@ def scan(
             lambda x: x,
             x,
         )
-        step, evaluate = asked(branches, x, row, keys, double_batch)
+        step, evaluate = at_row(branches, x, row, keys, double_batch)
         if not double_batch:
             # outside of the choice below: an image of omega = 0 gets these very bits
             evaluate("cond")
@@ -177,11 +177,11 @@ def scan(
     return x_0, *(found for found in (path, seen) if found is not None)
 
 
-def asked(
+def at_row(
     branches: asking.Branches, x: jax.Array, row: Rows, keys, double_batch: bool = False
 ) -> tuple[prediction.Step, asking.Evaluate]:
     """What a rule is given at one row of `Rows`."""
-    step = _step(x, row, keys, branches.predicts)
+    step = step_of(x, row, keys, branches.predicts)
     plan = row.plan
     level = process.Level(
         *(jnp.full(len(x), value) for value in (plan.t, plan.alpha, plan.sigma))
@@ -189,7 +189,9 @@ def asked(
     return step, asking.Evaluate(branches, x, level, step, double_batch)
 
 
-def _step(x, row: Rows, keys, predicts: str) -> prediction.Step:
+def step_of(x, row: Rows, keys, predicts: str) -> prediction.Step:
+    """What a rule sees of one row."""
+
     def scalar(value):
         return value.astype(x.dtype)
 

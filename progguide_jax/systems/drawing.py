@@ -56,7 +56,7 @@ def _first_fault(system, spec, index, labels, mesh, finite) -> str:
     keys = noise.image_keys(jax.random.key(spec.seed), index)
     keys = noise.fold_in(noise.fold_in(keys, 1), row)
     x = jnp.asarray(states[row])
-    _, evaluate = loop.asked(asking.share(branches), x, row_of, keys)
+    _, evaluate = loop.at_row(asking.share(branches), x, row_of, keys)
     for name in branches:
         (found,) = evaluate(name)
         if not np.isfinite(np.asarray(found.x0)).all():

@@ -22,12 +22,15 @@ from progguide_jax.guidance.rules import (
     along,
     angles,
     bands,
+    history,
+    jacobian,
     linear,
     norms,
     projected,
     shape,
     tables,
     tangents,
+    watching,
 )
 
 Rule, RuleEntry = shape.Rule, shape.RuleEntry
@@ -39,6 +42,10 @@ beta_norm, power_law, pmc = along.beta_norm, along.power_law, along.pmc
 vags, mambo_g = along.vags, along.mambo_g
 cfg_zero, tcfg, adamag = tangents.cfg_zero, tangents.tcfg, tangents.adamag
 recfg, recfg_ratio = tables.recfg, tables.recfg_ratio
+adaptive, feedback = watching.adaptive, watching.feedback
+feedback_settings = watching.feedback_settings
+smc, cfg_cache, higs = history.smc, history.cfg_cache, history.higs
+characteristic, reg, tsr = jacobian.characteristic, jacobian.reg, jacobian.tsr
 
 
 def of(rule: Rule | Callable) -> Rule:
@@ -92,6 +99,22 @@ RULES = {
         bands.fdg, shape.same_omega(high=1.0, low=1.0, parallel=1.0)
     ),
     "recfg": shape.RuleEntry(tables.recfg, shape.same_omega(ratio=1.0)),
+    "adaptive": shape.RuleEntry(
+        watching.adaptive, shape.same_omega(threshold=math.inf)
+    ),
+    "feedback": shape.RuleEntry(
+        watching.feedback,
+        shape.same_omega(pi=0.5, tau=0.0, delta=0.0),
+        as_cond=dict(pi=1.0),
+    ),
+    "smc": shape.RuleEntry(history.smc, shape.same_omega(gain=0.0)),
+    "cfg_cache": shape.RuleEntry(history.cfg_cache, shape.same_omega(every=1)),
+    "higs": shape.RuleEntry(history.higs, as_cond=dict(cutoff=math.inf)),
+    "characteristic": shape.RuleEntry(
+        jacobian.characteristic, shape.same_omega(iterations=0), calls=2
+    ),
+    "reg": shape.RuleEntry(jacobian.reg, shape.same_omega(strength=0.0), calls=1),
+    "tsr": shape.RuleEntry(jacobian.tsr, shape.same_omega(k=1.0)),
 }
 
 

@@ -42,13 +42,16 @@ class RuleEntry(NamedTuple):
     which the rule takes the steps that CFG takes at omega under DDIM; None if it never
     does. as_cond: settings with which, whatever omega is, it is the conditional model.
     One of the two is its neutral setting. scales: the guidance scales that make sense,
-    lowest and highest. several: whether it takes more than one reference."""
+    lowest and highest. several: whether it takes more than one reference. calls: how
+    often it has the network in the program beside p_c and p_u at x_t: in a loop, or
+    for a gradient."""
 
     make: Callable[..., Rule]
     as_cfg: Callable[[Levels, np.ndarray], tuple[dict, np.ndarray]] | None = None
     as_cond: dict[str, Any] | None = None
     scales: tuple[float, float] = (-1.0, math.inf)
     several: bool = False
+    calls: int = 0
 
 
 def same_omega(**settings) -> Callable[[Levels, np.ndarray], tuple[dict, np.ndarray]]:

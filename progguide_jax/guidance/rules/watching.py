@@ -1,0 +1,142 @@
+"""Rules whose weight follows what was seen of an image so far."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from progguide_jax.diffusion import prediction
+from progguide_jax.diffusion.levels import Levels
+from progguide_jax.guidance.rules import shape
+
+
+def adaptive(threshold: float = 0.991) -> shape.Rule:
+    """Adaptive guidance (Castillo et al. 2023, arXiv:2312.12487).
+
+    Formula: CFG until the cosine of eps_c and eps_u has been above threshold once;
+        afterwards the conditional prediction, each image for itself.
+    Convention: theirs is w = 1 + omega.
+    Space: eps.
+    Cost: 2 evaluations, and 1 once every image of the batch has stopped.
+    Neutral: threshold inf is CFG.
+
+    The step that crosses the threshold is still guided, since both predictions are
+    there. 0.991 is the value for Stable Diffusion; where eps is nearly x_t, as at high
+    noise, the cosine is high too, so try another on other models.
+    """
+    if not threshold > -1:
+        raise ValueError(
+            f"adaptive: threshold is a cosine and must be above -1 (inf = never stop), "
+            f"got {threshold}"
+        )
+    return shape.Rule(dict(threshold=threshold), _adaptive, _every_image, _still)
+
+
+def _every_image(x_T):
+    return jnp.ones(len(x_T), bool)
+
+
+def _still(guided):
+    return guided
+
+
+def _adaptive(evaluate, step, guided, *, threshold):
+    c, u = evaluate("cond", step.reference)
+    found = step.mix(lambda c, u: c + step.omega * (c - u), c, u)
+    size = prediction.norm(c.eps) * prediction.norm(u.eps)
+    cosine = prediction.dot(c.eps, u.eps) / jnp.maximum(size, _TINY)
+    # an image that has stopped is not guided again: its carry stays as it is
+    return found, cosine.reshape(guided.shape) <= threshold
+
+
+_TINY = np.finfo(np.float32).tiny
+_HIGHEST = 3.0  # of the log-posterior
+
+
+def feedback(
+    pi: float = 0.95, tau: float = 0.0035, delta: float = -0.081, most: float = 10.0
+) -> shape.Rule:
+    """Feedback guidance (Koulischer et al. 2025, arXiv:2506.06085).
+
+    Formula: x0_c + omega (lambda - 1) (x0_c - x0_u), with lambda = e^L / (e^L - (1 -
+        pi)). L, the log-posterior of the condition, is 0 at first and after a step from
+        noise r to s becomes L - tau / (2 v) (|x - m_c|^2 - |x - m_u|^2) + delta, where
+        m = (s/r)^2 x_before + (1 - (s/r)^2) x0 and v = s^2 (1 - (s/r)^2), r and x
+        counted at alpha = 1; it is kept where lambda is at most `most`, and below 3.
+    Convention: theirs is lambda = 1 + the weight; omega multiplies it, and 1 is theirs.
+    Space: x0.
+    Cost: 2 evaluations.
+    Neutral: pi 1 is the conditional model; pi 0.5, tau 0, delta 0 are CFG.
+    Deviation: the sum with a constant weight in their code is left out. A stage that
+        does not lower the noise (Heun's second) leaves L alone.
+
+    tau and delta belong to a grid: `feedback_settings(levels)` gives those of yours.
+    The defaults are for EDM's 64 levels from 80 to 0.002, pi 0.95, t_0 0.5, t_1 0.4.
+    """
+    if not 0 < pi <= 1:
+        raise ValueError(f"feedback: pi must lie in (0, 1], got {pi}")
+    if not (math.isfinite(tau) and tau >= 0 and math.isfinite(delta)):
+        raise ValueError(
+            "feedback: tau must be finite and not negative and delta finite, got tau "
+            f"{tau} and delta {delta}"
+        )
+    if not most > 1:
+        raise ValueError(f"feedback: most must be above 1, the least weight: {most}")
+    settings = dict(pi=pi, tau=tau, delta=delta, most=most)
+    return shape.Rule(settings, _feedback, _nothing_seen)
+
+
+def _nothing_seen(x_T):
+    """L, and of the evaluation before: (alpha / sigma)^2 and x / sigma times its root,
+    x0_c and x0_u."""
+    each = jnp.zeros((len(x_T),) + (1,) * (x_T.ndim - 1), x_T.dtype)
+    zeros = jnp.zeros_like(x_T)
+    return each, each, zeros, zeros, zeros
+
+
+def _feedback(evaluate, step, carry, *, pi, tau, delta, most):
+    c, u = evaluate("cond", step.reference)
+    log_posterior, snr, x_before, c_before, u_before = carry
+    r = step.sigma / step.alpha
+    ratio = r**2 * snr  # (s/r)^2; 0 before there is anything
+    lower = (snr > 0) & (ratio < 1)
+    ratio = jnp.where(lower, ratio, 0)
+    m_u = r**2 * x_before + (1 - ratio) * u_before
+    apart = (1 - ratio) * (c_before - u_before)
+    off = step.x / step.alpha - m_u
+    nearer = prediction.dot(apart, apart - 2 * off)  # |x - m_c|^2 - |x - m_u|^2
+    moved = log_posterior - tau / (2 * r**2 * (1 - ratio)) * nearer + delta
+    least = jnp.log((1 - pi) * most / (most - 1))
+    moved = jnp.clip(moved, least, _HIGHEST).astype(log_posterior.dtype)
+    log_posterior = jnp.where(lower, moved, log_posterior)
+    extra = 1 / (1 - (1 - pi) * jnp.exp(-log_posterior)) - 1
+    weight = (step.omega * extra).astype(c.x0.dtype)
+    found = step.mix(lambda c, u: c + weight * (c - u), c, u)
+    snr = jnp.zeros_like(snr) + (step.alpha / step.sigma) ** 2
+    x_before = step.x * (step.alpha / step.sigma**2)
+    return found, (log_posterior, snr, x_before, c.x0, u.x0)
+
+
+def feedback_settings(
+    levels: Levels,
+    pi: float = 0.95,
+    t_0: float = 0.5,
+    t_1: float = 0.4,
+    reference: float = 3.0,
+) -> dict[str, float]:
+    """{setting: value} of `feedback` on these levels, as its authors derive them.
+
+    t counts the steps from data (0) to noise (1): without evidence lambda reaches
+    `reference` at t_0, and near t_1 the evidence outweighs delta.
+    """
+    if not (0 < pi < 1 and 0 <= t_0 < 1 and 0 <= t_1 < 1 and reference > 1):
+        raise ValueError(
+            f"feedback_settings: use 0 < pi < 1, t_0 and t_1 in [0, 1) and reference "
+            f"> 1, got {pi}, {t_0}, {t_1} and {reference}"
+        )
+    steps = len(levels.r) - 1
+    delta = np.log((1 - pi) * reference / (reference - 1)) / ((1 - t_0) * steps)
+    before, after = levels.r[:-1], levels.r[1:]
+    variance = (after**2 * (1 - (after / before) ** 2))[::-1]
+    tau = abs(2 * np.interp(t_1 * steps, np.arange(steps), variance) * delta / 10)
+    return dict(pi=pi, tau=float(tau), delta=float(delta))
