@@ -89,7 +89,8 @@ def feedback(
 def _nothing_seen(x_T):
     """L, and of the evaluation before: (alpha / sigma)^2 and x / sigma times its root,
     x0_c and x0_u."""
-    each = jnp.zeros((len(x_T),) + (1,) * (x_T.ndim - 1), x_T.dtype)
+    wide = jnp.promote_types(x_T.dtype, jnp.float32)
+    each = jnp.zeros((len(x_T),) + (1,) * (x_T.ndim - 1), wide)
     zeros = jnp.zeros_like(x_T)
     return each, each, zeros, zeros, zeros
 
