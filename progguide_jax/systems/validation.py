@@ -207,6 +207,15 @@ def _check_data(config) -> None:
 
 def _check_training(config) -> None:
     train = config.train
+    try:
+        build.train_noise(config)
+    except ValueError as error:
+        raise ValueError(f"train.{error}") from error
+    if train.noise != "gaussian" and train.predicts != "eps":
+        raise ValueError(
+            f"train.noise {train.noise!r} with train.predicts {train.predicts!r}: what "
+            "is learnt is the score; set train.predicts=eps"
+        )
     if config.noise.zero_terminal_snr and train.predicts == "eps":
         raise ValueError(
             "noise.zero_terminal_snr with train.predicts 'eps': from pure noise eps "
