@@ -34,6 +34,7 @@ class Run(NamedTuple):
 
 def load(config, workdir: str) -> Run:
     """The averaged network of config.checkpoint, on every device."""
+    validation.check_samples(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.sample.batch_size, mesh, "sample.batch_size")
     return Run(mesh, trained.load(config, workdir, mesh), workdir)

@@ -259,8 +259,8 @@ class _Window:
 
 def _grid(config, workdir, mesh, writer):
     """(step, ema_params) -> a PNG of the same seeds and labels at every step; None if
-    config asks for no grids."""
-    if not config.train.sample_every:
+    config asks for no grids, or the network is only to guide another one."""
+    if not config.train.sample_every or config.train.noise != "gaussian":
         return None
     picture = _grid_sampler(config, mesh)
 

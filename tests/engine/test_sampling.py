@@ -219,6 +219,7 @@ def test_heavy_tail_by_a_network_of_heavy_tailed_noise(
     guide = tiny.copy_and_resolve_references()
     guide.guidance.references, guide.guidance.heavy_tail.step = ("null",), 0
     guide.train.noise, guide.train.num_steps = "student_t", 2
+    guide.train.sample_every = 1
     training.train(guide, str(tmp_path / "guide"))
     tiny.guidance.heavy_tail.workdir = str(tmp_path / "guide")
     tiny.guidance.heavy_tail.step = 0
@@ -237,6 +238,10 @@ def test_heavy_tail_by_a_network_of_heavy_tailed_noise(
     tiny.guidance.autoguidance.workdir = ""
     with pytest.raises(ValueError, match="train.noise: student_t -> gaussian"):
         sampling.generate(tiny, str(tmp_path / "guide"))
+    for command in (sampling.generate, probing.probe):
+        with pytest.raises(ValueError, match="it can only be the guide of another"):
+            command(guide, str(tmp_path / "guide"))
+    assert not (tmp_path / "guide" / "grids").exists()
 
 
 def test_a_trace_says_what_guidance_did(tiny, trained, workdir_copy):

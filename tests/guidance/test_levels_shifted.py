@@ -50,9 +50,9 @@ def reference(name, model, **settings):
 
 
 def closed_form(space, factor, w):
-    """The final std of the flow from sigma = START, with
-    d log y / d log r = r^2 [w / (s^2 + r^2) - (w - 1) k^p / (s^2 + k^2 r^2)] for the
-    mixing spaces p = 0, 1 and 2."""
+    """The final std of the flow from r = START, by the integral of
+    d log y / d log r = r^2 [w / (s^2 + r^2) - (w - 1) k^(2 - p) / (s^2 + k^2 r^2)];
+    p = 2, 1 and 0 where scores, eps and x0 are mixed, k the factor."""
     power = {"score": 2, "eps": 1, "x0": 0}[space]
     s, R = STD, START
     first = (s**2 / (s**2 + R**2)) ** (w / 2)
