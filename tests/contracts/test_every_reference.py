@@ -91,6 +91,16 @@ def test_an_image_does_not_depend_on_its_neighbours(name):
     np.testing.assert_allclose(everyone[4:5], alone, atol=2e-5)
 
 
+@pytest.mark.parametrize("name", references.names())
+def test_double_batch_is_two_calls(name):
+    """With null beside it, whose function the conditional branch has too."""
+    needs = whole(name) | {"null": {}}
+    against = {references.REFERENCES[n].branch for n in needs} - {"cond"}
+    omega = dict.fromkeys(against, np.ones(8))
+    once = sample(needs, omega, double_batch=True)
+    np.testing.assert_allclose(once, sample(needs, omega), atol=2e-5)
+
+
 @pytest.mark.parametrize("kind", ["x0", "v"])
 @pytest.mark.parametrize("name", references.names())
 def test_the_prediction_of_the_network_does_not_matter(name, kind, x64):
