@@ -80,6 +80,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.predicts = "eps"  # what the network returns: eps | x0 | v
     c.train.loss_weight = "uniform"  # uniform (in what the network predicts) | min_snr
     c.train.exit_weight = 0.5  # of the loss of model.unet.exit, beside the network's
+    c.train.noise = "gaussian"  # gaussian | student_t (for a guide of heavy_tail)
+    c.train.student_t = section()
+    c.train.student_t.degrees = 4.0  # of freedom; fewer have heavier tails
     c.train.min_snr = section()
     c.train.min_snr.gamma = 5.0  # SNRs above it weigh no more (Hang et al. 2023)
     c.train.log_every = 100  # updates
@@ -103,7 +106,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.guidance.scale = 0.15  # omega; 0 = plain conditional sampling
     # default (the schedule's own) | sampling | train | continuous | dt | none
     c.guidance.normalize = "default"
-    c.guidance.references = ("null",)  # guided against what: null | autoguidance
+    # guided against what: progguide_jax.guidance.references.names()
+    c.guidance.references = ("null",)
     c.guidance.rule = "cfg"  # how predictions are combined: cfg | apg | cfgpp
     c.guidance.projection = "clip"  # what x0 may be: none | clip | dynamic_threshold
     c.guidance.pcs = section()

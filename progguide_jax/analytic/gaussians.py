@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from progguide_jax.analytic import priors
 from progguide_jax.diffusion import noise, prediction, process, system
 
 DARK, BRIGHT, NULL = 0, 1, 2
@@ -88,9 +89,11 @@ class TwoGaussians:
         return _eps(self, ns)
 
     def system(self, ns: process.NoiseSchedule, predicts: str = "eps") -> system.System:
-        """The exact model as a system, on any level: conditions are labels. predicts:
-        eps, x0 or v; the latter two also of pure noise."""
+        """The exact model as a system, on any level: conditions are labels, and their
+        embeddings the probabilities [B,2] of dark and bright. predicts: eps, x0 or v;
+        the latter two also of pure noise."""
         fn = jax.tree_util.Partial(_at_level(self, predicts))
+        of_priors = jax.tree_util.Partial(_at_level(self, predicts, of_priors=True))
         return system.System(
             branch=lambda label: prediction.Branch(fn, label, predicts),
             noise_schedule=ns,
@@ -98,6 +101,9 @@ class TwoGaussians:
             condition=lambda labels: np.asarray(labels, np.int32),
             null=NULL,
             decode=lambda x: x,
+            other=system.other_labels(2),
+            embed=priors.of_label,
+            branch_of_embedding=lambda emb: prediction.Branch(of_priors, emb, predicts),
             origin={
                 "exact": "two Gaussians",
                 "mean": self.mean,
@@ -105,6 +111,10 @@ class TwoGaussians:
                 "shape": list(self.shape),
             },
         )
+
+    def log_prob(self) -> jax.tree_util.Partial:
+        """(x_t, level, label) -> log p(label | x_t) [B], for classifier guidance."""
+        return jax.tree_util.Partial(_log_prob(self))
 
     def eps_of_mean(self, ns: process.NoiseSchedule) -> EpsFn:
         """eps*(x_t, t, emb [B,1]), the embedding of a label being its mean m_label."""
@@ -217,13 +227,16 @@ def _eps_of_mean(model: TwoGaussians, ns: process.NoiseSchedule) -> EpsFn:
 
 
 @functools.cache
-def _at_level(model: TwoGaussians, predicts: str):
-    """(x_t, level, label) -> eps*, x0* or v*; one function object a model."""
+def _at_level(model: TwoGaussians, predicts: str, of_priors: bool = False):
+    """(x_t, level, label, or priors [B,2]) -> eps*, x0* or v*; one function object a
+    model."""
 
-    def exact(x_t, level, label):
-        total = _sum_pixels(model, x_t)
-        logit = 2 * model.mean * level.alpha / _variance(model, level) * total
-        mean = _mean(model, logit, label)
+    def exact(x_t, level, condition):
+        logit = _logit(model, x_t, level)
+        if of_priors:
+            mean = _mean(model, logit + priors.logit(condition, logit), NULL)
+        else:
+            mean = _mean(model, logit, condition)
         eps = _eps_given_mean(model, x_t, level, mean)
         if predicts == "eps":
             return eps
@@ -234,6 +247,21 @@ def _at_level(model: TwoGaussians, predicts: str):
         return process.target(level, x0, eps, predicts)
 
     return exact
+
+
+@functools.cache
+def _log_prob(model: TwoGaussians):
+    def log_prob(x_t, level, label):
+        logit = _logit(model, x_t, level)
+        return jax.nn.log_sigmoid(_sign(label, logit) * logit)
+
+    return log_prob
+
+
+def _logit(model, x_t, level):
+    """log p(bright | x_t) - log p(dark | x_t), at equal priors."""
+    total = _sum_pixels(model, x_t)
+    return 2 * model.mean * level.alpha / _variance(model, level) * total
 
 
 def _eps_given_mean(model, x_t, level, mean):

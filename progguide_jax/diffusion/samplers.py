@@ -149,6 +149,11 @@ def solve(
     arguments.check_axes(omega, plan, branches, x_T)
     if plan.stochastic and key is None:
         raise ValueError("this solver adds noise: pass key=jax.random.key(seed)")
+    drawing = [name for name, branch in branches.items() if branch.random]
+    if drawing and key is None:
+        raise ValueError(
+            f"the branch {drawing[0]!r} draws noise: pass key=jax.random.key(seed)"
+        )
     result = _jitted(
         asking.share(branches),
         x_T,

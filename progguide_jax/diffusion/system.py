@@ -24,7 +24,8 @@ class System(NamedTuple):
     decode: Callable[[jax.Array], jax.Array]  # x -> images
     origin: dict[str, Any]  # what it was made by, as JSON: checkpoint step and digest
 
-    # what some references need; None where a model has no such thing
+    # what some references need; None where a model has no such thing; what holds
+    # parameters is a `jax.tree_util.Partial`
     # (keys [B], conditions) -> other conditions of the same kind, drawn at random
     other: Callable[[jax.Array, Any], Any] | None = None
     # conditions -> embeddings [B,D], and embeddings -> their branch
@@ -49,3 +50,39 @@ def null_like(null: Any, cond: Any) -> Any:
 
 def _like(cond: jax.Array, null: Any) -> jax.Array:
     return jnp.broadcast_to(jnp.asarray(null, cond.dtype), cond.shape)
+
+
+def demand(model: System, field: str, reference: str) -> Callable:
+    """What `field` of the model holds, as a `Partial`; ValueError naming the reference
+    where it is None."""
+    fn = getattr(model, field)
+    if fn is None:
+        raise ValueError(
+            f"{reference} needs System.{field}, which this model lacks: give it, or "
+            "use another reference"
+        )
+    return as_partial(fn)
+
+
+def as_partial(fn: Callable) -> jax.tree_util.Partial:
+    """fn as something that a compiled program takes as an argument."""
+    return fn if isinstance(fn, jax.tree_util.Partial) else jax.tree_util.Partial(fn)
+
+
+def other_labels(
+    num_classes: int,
+) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """`System.other` of labels 0 ... num_classes - 1: each of the others is as likely
+    as the next, of the null label every one; None where there is no other."""
+    if num_classes < 2:
+        return None
+    return jax.tree_util.Partial(_other_labels, num_classes)
+
+
+def _other_labels(num_classes, keys, label):
+    null = label >= num_classes
+    first = jnp.where(null, 0, 1)
+    step = jax.vmap(lambda key, low: jax.random.randint(key, (), low, num_classes))
+    return ((jnp.where(null, 0, label) + step(keys, first)) % num_classes).astype(
+        label.dtype
+    )

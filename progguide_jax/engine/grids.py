@@ -13,6 +13,8 @@ from progguide_jax.systems import drawing, pictures, specs, trained
 def due(config, step: int) -> bool:
     """Whether config asks for a grid after this many updates."""
     every = config.train.sample_every
+    if config.train.noise != "gaussian":  # it is only to guide another network
+        return False
     last = step == config.train.num_steps
     return step > 0 and every > 0 and (step % every == 0 or last)
 

@@ -34,6 +34,7 @@ def probe(config, workdir: str) -> None:
     """
     validation.validate(config)
     validation.check_examples(config)
+    validation.check_samples(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.probe.batch_size, mesh, "probe.batch_size")
     config = build.identified(config, workdir)

@@ -13,7 +13,14 @@ from progguide_jax.guidance import references
 from progguide_jax.plots import style, traces
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests, files, sharding, writers
-from progguide_jax.systems import drawing, pictures, specs, trained, validation
+from progguide_jax.systems import (
+    drawing,
+    entries,
+    pictures,
+    specs,
+    trained,
+    validation,
+)
 
 
 class Run(NamedTuple):
@@ -27,6 +34,7 @@ class Run(NamedTuple):
 
 def load(config, workdir: str) -> Run:
     """The averaged network of config.checkpoint, on every device."""
+    validation.check_samples(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.sample.batch_size, mesh, "sample.batch_size")
     return Run(mesh, trained.load(config, workdir, mesh), workdir)
@@ -36,21 +44,21 @@ def make_spec(config, run: Run) -> specs.SamplingSpec:
     """What config asks for of this system: its weights, and guides of references."""
     omega = weights.make(config, run.workdir, run.system.origin["checkpoint"])
     guides = {
-        name: guide_of(config, run)
+        name: guide_of(config, run, name)
         for name in config.guidance.references
         if references.REFERENCES[name].guide
     }
     return specs.of(config, omega, guides)
 
 
-def guide_of(config, run: Run) -> System:
-    """The weak network of config.guidance.autoguidance."""
-    settings = config.guidance.autoguidance
-    workdir = settings.workdir or run.workdir
+def guide_of(config, run: Run, name: str) -> System:
+    """The second network of the reference `name`, at its keys workdir and step."""
+    settings = entries.settings(config, "guidance.references", name)
+    workdir = settings["workdir"] or run.workdir
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise FileNotFoundError(
-            f"no config.json in {workdir}: set --config.guidance.autoguidance.workdir "
+            f"no config.json in {workdir}: set --config.guidance.{name}.workdir "
             "to a workdir in which a weaker network was trained, or .step to an "
             "earlier checkpoint of this one"
         )
@@ -58,19 +66,31 @@ def guide_of(config, run: Run) -> System:
     ours, theirs = config.data.num_classes, guide.data.num_classes
     if ours != theirs:  # its null condition would stand for one of our classes
         raise ValueError(
-            f"autoguidance: the guide in {workdir} has {theirs} classes and the "
-            f"network {ours}: set --config.guidance.autoguidance.workdir to that of a "
+            f"{name}: the guide in {workdir} has {theirs} classes and the "
+            f"network {ours}: set --config.guidance.{name}.workdir to that of a "
             "weaker network of the same classes"
         )
-    guide.checkpoint.step = settings.step
+    _check_noise(name, guide, workdir)
+    guide.checkpoint.step = settings["step"]
     system = trained.load(guide, workdir, run.mesh)
     if system.origin["checkpoint"] == run.system.origin["checkpoint"]:
         raise ValueError(
-            "autoguidance: the guide is the network itself, so nothing would be "
-            "guided: set --config.guidance.autoguidance.step to an earlier checkpoint, "
+            f"{name}: the guide is the network itself, so nothing would be "
+            f"guided: set --config.guidance.{name}.step to an earlier checkpoint, "
             "or .workdir to that of a weaker network"
         )
     return system
+
+
+def _check_noise(name: str, guide, workdir: str) -> None:
+    """ValueError if the guide was not trained on the noise that the reference names."""
+    wanted = references.REFERENCES[name].train_noise
+    if guide.train.noise != wanted:
+        raise ValueError(
+            f"{name}: the network in {workdir} was trained with train.noise "
+            f"{guide.train.noise!r} and this needs {wanted!r}: set "
+            f"--config.guidance.{name}.workdir to another"
+        )
 
 
 def generate(config, workdir: str, run: Run | None = None) -> epath.Path:

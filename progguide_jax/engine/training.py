@@ -90,12 +90,12 @@ def initial_state(config, mesh, saved: checkpoints.Checkpoints) -> build.TrainSt
 
 
 def loss_per_example(
-    module, params, x0, level, label, eps, exit_weight=0.0, **kwargs
+    module, params, x0, level, label, eps, noise=None, exit_weight=0.0, **kwargs
 ) -> jax.Array:
     """Mean squared error, over the pixels of each example, of what the module predicts
-    of x_t = alpha x0 + sigma eps: [B]. DDPM eq. 14 where that is eps. exit_weight times
-    that of an early exit is added."""
-    x_t = process.diffuse(level, x0, eps)
+    of x_t = alpha x0 + sigma noise: [B]. DDPM eq. 14 where that is eps; noise: eps
+    itself, if it is None. exit_weight times that of an early exit is added."""
+    x_t = process.diffuse(level, x0, eps if noise is None else noise)
     emb = build.embed_label(module, params, label)
     target, axes = process.target(level, x0, eps, module.predicts), range(1, eps.ndim)
     answers = layers.answers(module, params, x_t, level, emb, **kwargs)
@@ -118,20 +118,20 @@ def train_step(
     x0, label = batch["image"], batch["label"]
     ns, weight = build.noise_schedule(config), build.loss_weight(config)
     level = ns.level(jax.random.randint(t_key, label.shape, 0, ns.num_timesteps))
-    eps = jax.random.normal(eps_key, x0.shape)
+    noise, eps = build.train_noise(config)(eps_key, x0.shape)
     dropped = jax.random.bernoulli(drop_key, config.train.label_drop, label.shape)
     label = jnp.where(dropped, module.num_classes, label)
 
-    def loss_fn(params, x0, level, label, eps):
+    def loss_fn(params, x0, level, label, eps, noise=None):
         rngs = {"dropout": dropout_key}
         losses = loss_per_example(
-            module, params, x0, level, label, eps,
+            module, params, x0, level, label, eps, noise=noise,
             exit_weight=config.train.exit_weight, train=True, rngs=rngs,
         )  # fmt: skip
         return jnp.mean(weight(level, module.predicts) * losses)
 
     loss, grads = sharding.value_and_grad(loss_fn, mesh)(
-        train_state.params, x0, level, label, eps
+        train_state.params, x0, level, label, eps, *(() if noise is eps else (noise,))
     )
     updates, opt_state = optimizer.update(
         grads, train_state.opt_state, train_state.params

@@ -1,7 +1,8 @@
 """The settings of every entry of guidance's registries, for the configs that hold them.
 
 A setting is a parameter of a factory that has a default: `rules.apg(momentum=-0.5)` is
-the key guidance.apg.momentum. A reference also has a scale of its own.
+the key guidance.apg.momentum. A reference also has a scale of its own, and one with a
+second network says where that is.
 """
 
 import inspect
@@ -33,10 +34,16 @@ def sections() -> dict[str, dict[str, Setting]]:
     ):
         for name, factory in factories.items():
             found.setdefault(name, {}).update(_settings(name, factory))
-    for name in references.names():
-        if name != "null":
+    for name, entry in references.REFERENCES.items():
+        # nothing is guided against the conditional branch
+        if name != "null" and entry.branch != "cond":
             words = f"omega of {name}; None = guidance.scale"
             found[name]["scale"] = Setting(None, float, words)
+        if entry.guide:
+            words = f'workdir of the network of {name}; "" = this one'
+            found[name]["workdir"] = Setting("", str, words)
+            words = f"checkpoint of the network of {name}; 0 = the newest"
+            found[name]["step"] = Setting(0, int, words)
     return {name: held for name, held in found.items() if held}
 
 

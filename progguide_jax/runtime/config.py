@@ -140,7 +140,8 @@ def difference(a: ml_collections.ConfigDict, b: ml_collections.ConfigDict) -> li
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that is not one of `known`, with those that may be meant."""
+    """What to say of a key that is not one of `known`, with up to four that may be
+    meant, those of fewer sections first."""
     known = list(known)
     same = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
     near = (
@@ -149,6 +150,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
         or same
         or difflib.get_close_matches(key, known, n=2)
     )
+    near = sorted(near, key=lambda k: k.count("."))[:4]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"unknown config key {key!r}: {hint}--print_config lists them all"
 

@@ -56,6 +56,8 @@ _ADDED: dict[str, Any] = {
     "train.predicts": "eps",
     "train.loss_weight": "uniform",
     "train.min_snr.gamma": 5.0,
+    "train.noise": "gaussian",
+    "train.student_t.degrees": 4.0,
     "checkpoint.step": 0,
     "guidance.references": ["null"],
     "guidance.rule": "cfg",

@@ -10,7 +10,7 @@ from etils import epath
 from flax import struct
 
 from progguide_jax import data, networks
-from progguide_jax.diffusion import losses, process
+from progguide_jax.diffusion import losses, process, train_noises
 from progguide_jax.runtime import checkpoints, digests, sharding
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.systems import entries
@@ -37,6 +37,12 @@ def loss_weight(config) -> losses.Weight:
     """The weight of config.train.loss_weight, with the settings of its section."""
     settings = entries.settings(config, "train.loss_weight")
     return losses.make(config.train.loss_weight, **settings)
+
+
+def train_noise(config) -> train_noises.Noise:
+    """The noise of config.train.noise, with the settings of its section."""
+    settings = entries.settings(config, "train.noise")
+    return train_noises.make(config.train.noise, **settings)
 
 
 def load_data(config, split: str = "train") -> data.Dataset:
@@ -121,6 +127,16 @@ def raw_of_label(module: nn.Module):
         return module.apply({"params": params}, x_t, level, emb)
 
     return raw
+
+
+@functools.cache
+def embeddings(module: nn.Module):
+    """(params, label [B]) -> their rows [B,D]."""
+
+    def rows(params, label):
+        return embed_label(module, params, label)
+
+    return rows
 
 
 @functools.cache
@@ -230,7 +246,8 @@ def _check_trained_with(config, workdir: str) -> None:
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         return
-    bound = ("model.", "noise.", "data.", "train.predicts:")
+    bound = "model.", "noise.", "data.", "train.predicts:", "train.noise:"
+    bound += ("train.student_t.",)
     free = ("model.unet.dropout:", "model.unet.dtype:", "data.dir:", "data.flip:")
     changes = [
         line

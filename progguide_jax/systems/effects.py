@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from progguide_jax import data
+from progguide_jax.guidance import references
 from progguide_jax.systems import entries, key_checks, specs
 
 
@@ -40,6 +41,9 @@ def idle(config) -> list[str]:
             "sample.double_batch": False,
             "sample.heun.stage_omega": stage,
         }
+        known = references.REFERENCES
+        if any(known[name].branch == "cond" for name in guidance.references):
+            del plain["guidance.references"]  # it acts without guidance too
         unread = [
             key for key, value in plain.items() if key_checks.get(config, key) != value
         ]

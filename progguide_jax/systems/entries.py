@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 
 from progguide_jax import data, networks, registry
-from progguide_jax.diffusion import levels, losses, process, solvers
+from progguide_jax.diffusion import levels, losses, process, solvers, train_noises
 from progguide_jax.guidance import projections, references, rules, schedules
 
 
@@ -27,6 +27,7 @@ TABLES: dict[str, dict[str, Callable | None]] = {
     "noise.name": process.SCHEDULES,
     "model.name": networks.MODELS,
     "train.loss_weight": losses.WEIGHTS,
+    "train.noise": train_noises.NOISES,
     "guidance.schedule": {k: s.curve for k, s in schedules.SCHEDULES.items()},
     "guidance.references": {k: r.make for k, r in references.REFERENCES.items()},
     "guidance.rule": {k: r.make for k, r in rules.RULES.items()},

@@ -18,7 +18,7 @@ def check(config) -> None:
 
 def _check_guidance(config) -> None:
     guidance = config.guidance
-    chosen, weak = tuple(guidance.references), guidance.autoguidance
+    chosen = tuple(guidance.references)
     places = [references.REFERENCES[name].branch for name in chosen]
     against = [place for place in places if place != "cond"]
     if not against or len(set(places)) < len(places):
@@ -38,12 +38,6 @@ def _check_guidance(config) -> None:
         raise ValueError(
             "guidance.schedule 'table' needs a file: set guidance.table.file to a .npy "
             "or .txt of weights"
-        )
-    same = not weak.workdir and weak.step in (0, config.checkpoint.step)
-    if "autoguidance" in chosen and same:
-        raise ValueError(
-            "guidance.references holds autoguidance: set guidance.autoguidance.workdir "
-            "or .step to a weaker network than the one that is guided"
         )
 
 
@@ -81,6 +75,14 @@ def _check_reference(config, name: str, alone: bool) -> None:
                 "guidance.scale: set that instead"
             )
     entry = references.REFERENCES[name]
+    if entry.guide:
+        _check_guide(config, name)
+    if references.needs(name):
+        raise ValueError(
+            f"guidance.references holds {name}, which needs "
+            f"{', '.join(references.needs(name))}: no config has that, hand it to "
+            "references.branches in Python"
+        )
     if entry.check is not None:
         try:
             entry.check(**specs.reference_settings(config, name))
@@ -104,6 +106,20 @@ def _check_inside(config, name: str) -> None:
         raise ValueError(
             f"guidance.references holds {name}, which uses {used}: add it, as in "
             f"{used},{name}"
+        )
+
+
+def _check_guide(config, name: str) -> None:
+    """That the second network of a reference is another one."""
+    guide = entries.settings(config, "guidance.references", name)
+    if guide["step"] < 0:
+        raise ValueError(
+            f"guidance.{name}.step is {guide['step']}: it must be at least 0"
+        )
+    if not guide["workdir"] and guide["step"] in (0, config.checkpoint.step):
+        raise ValueError(
+            f"guidance.references holds {name}: set guidance.{name}.workdir "
+            "or .step to a weaker network than the one that is guided"
         )
 
 

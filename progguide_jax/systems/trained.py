@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from progguide_jax.diffusion import prediction
+from progguide_jax.diffusion import prediction, system
 from progguide_jax.diffusion.system import System
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests
@@ -24,8 +24,11 @@ def load(config, workdir: str, mesh) -> System:
 def of(config, params: dict, checkpoint: dict) -> System:
     """The system of these parameters; checkpoint: {"step", "digest"}."""
     module, ns = build.network(config), build.noise_schedule(config)
-    fn = jax.tree_util.Partial(build.raw_of_label(module), params)
-    kind = config.train.predicts
+    fn, of_embedding = (
+        jax.tree_util.Partial(made(module), params)
+        for made in (build.raw_of_label, build.raw_of_embedding)
+    )
+    kind, num_classes = config.train.predicts, config.data.num_classes
     # dropout is of training only
     network = build.network_settings(config)
     network.pop("dropout", None)
@@ -43,8 +46,11 @@ def of(config, params: dict, checkpoint: dict) -> System:
         noise_schedule=ns,
         shape=build.image_shape(config),
         condition=lambda labels: np.asarray(labels, np.int32),
-        null=config.data.num_classes,
+        null=num_classes,
         decode=lambda x: x,
         origin=config_lib.as_json(origin),
         perturbed=disturbed.perturbed(module, params, build.image_shape(config)),
+        other=system.other_labels(num_classes),
+        embed=jax.tree_util.Partial(build.embeddings(module), params),
+        branch_of_embedding=lambda emb: prediction.Branch(of_embedding, emb, kind),
     )

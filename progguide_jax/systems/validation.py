@@ -195,6 +195,16 @@ def check_examples(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def check_samples(config: ml_collections.ConfigDict) -> None:
+    """ValueError if the network is none that is probed or sampled by itself."""
+    if config.train.noise != "gaussian":
+        raise ValueError(
+            f"train.noise is {config.train.noise!r}: what such a network says is the "
+            "score, from which no x0 follows, so it can only be the guide of another "
+            "one: set guidance.heavy_tail.workdir to its workdir"
+        )
+
+
 def _check_data(config) -> None:
     data = config.data
     if data.name == "two_gaussians" and data.num_classes != 2:
@@ -207,6 +217,15 @@ def _check_data(config) -> None:
 
 def _check_training(config) -> None:
     train = config.train
+    try:
+        build.train_noise(config)
+    except ValueError as error:
+        raise ValueError(f"train.{error}") from error
+    if train.noise != "gaussian" and train.predicts != "eps":
+        raise ValueError(
+            f"train.noise {train.noise!r} with train.predicts {train.predicts!r}: what "
+            "is learnt is the score; set train.predicts=eps"
+        )
     if config.noise.zero_terminal_snr and train.predicts == "eps":
         raise ValueError(
             "noise.zero_terminal_snr with train.predicts 'eps': from pure noise eps "

@@ -1,16 +1,13 @@
 """What every reference of the registry owes, and several at once."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import worlds
 
-from progguide_jax.diffusion import process, samplers, solvers
+from progguide_jax.diffusion import levels, prediction, process, samplers, solvers
 from progguide_jax.guidance import references
-from progguide_jax.systems import build, trained
 
 LABEL = jnp.arange(6) % 2
 
@@ -19,60 +16,147 @@ def weak(x, level, label):
     return 0.8 * worlds.curved(x, level, label)
 
 
+def log_prob(x, level, label):
+    return -jnp.sum(jnp.square(x - label[:, None, None]), (1, 2)) / 10
+
+
 # what each reference asks for besides the model
-NEEDS = {"null": {}, "autoguidance": {"guide": worlds.model(weak)}}
-INSIDE = [name for name, entry in references.REFERENCES.items() if entry.inside]
-NEEDS |= {name: {} for name in INSIDE}
-# what stands beside it, with omega 0
-BESIDE = {"sag": ["null"]}
+# those that look inside a network are in test_every_disturbance.py
+EVERY = [name for name, entry in references.REFERENCES.items() if not entry.inside]
+NEEDS = {name: {} for name in EVERY if not references.needs(name)} | {
+    "autoguidance": {"guide": worlds.model(weak)},
+    "heavy_tail": {"guide": worlds.model(weak)},
+    "classifier": {"log_prob": log_prob},
+}
+# settings at which a reference does nothing
+INERT = {
+    "autoguidance": {"guide": worlds.model()},
+    "heavy_tail": {"guide": worlds.model()},
+    "sigma_scale": {"factor": 1.0},
+    "self_guidance": {"delta": 0.0},
+    "tsg": {"noise_scale": 0.0},
+    "cads": {"tau1": 1.0, "tau2": 1.0},
+    "classifier": {"log_prob": lambda x, level, label: 0.0 * label},
+}
 
 
-def sample(needs, omega, model=None, **kwargs):
-    model = model or worlds.model()
-    branches = references.branches(model, LABEL, needs)
-    plan, x_T = solvers.ddim()(worlds.grid()), worlds.start(shape=model.shape)
-    key = jax.random.key(0)
+def branch_of(name):
+    return references.REFERENCES[name].branch
+
+
+def sample(needs, omega, model=None, x_T=None, label=LABEL, **kwargs):
+    x_T = worlds.start() if x_T is None else x_T
+    branches = references.branches(model or worlds.model(), label, needs)
+    plan = solvers.ddim()(worlds.grid())
+    key = kwargs.pop("key", jax.random.key(4))
     return samplers.solve(branches, x_T, plan, omega=omega, key=key, **kwargs)
 
 
-@pytest.fixture(scope="module")
-def unet(make_tiny):
-    """A U-Net of 8 x 8 pixels that has all that can be disturbed, none of it 0."""
-    config = make_tiny()
-    config.noise.num_timesteps, config.data.num_classes = 1000, 2
-    config.model.unet.update(
-        channel_mult=(1, 2), attention_resolutions=(4,), exit=4, sigma_skip=True
-    )
-    init = jax.jit(
-        functools.partial(build.init_params, build.network(config)), static_argnums=0
-    )
-    draws = np.random.default_rng(1)
-    moved = jax.tree.map(
-        lambda x: (x + 0.2 * draws.normal(size=x.shape)).astype(x.dtype),
-        init((8, 8, 3), jax.random.key(0)),
-    )
-    return trained.of(config, moved, {})
+def whole(name, **changes):
+    """The needs of a reference, and null where it gives nothing to guide against."""
+    beside = {"null": {}} if branch_of(name) == "cond" else {}
+    return {name: NEEDS[name] | changes} | beside
 
 
 def test_every_reference_is_here():
-    assert set(NEEDS) == set(references.names())
+    assert set(NEEDS) == set(EVERY)
 
 
-@pytest.mark.parametrize("name", references.names())
-def test_it_acts_and_omega_0_is_plain(name, unet):
-    model = unet if name in INSIDE else None
-    needs = {n: NEEDS[n] for n in (*BESIDE.get(name, ()), name)}
-
-    def run(scale):
-        omega = {references.REFERENCES[n].branch: np.zeros(8) for n in needs}
-        omega[references.REFERENCES[name].branch] += scale
-        return sample(needs, omega, model)
-
-    plain, guided = run(0), run(1)
-    wanted = sample({"null": {}}, np.zeros(8), model)
-    np.testing.assert_allclose(plain, wanted, atol=1e-6)
+@pytest.mark.parametrize("name", EVERY)
+def test_it_acts_and_omega_0_is_plain(name):
+    needs = whole(name)
+    plain, guided = sample(needs, np.zeros(8)), sample(needs, np.ones(8))
+    as_null = np.allclose(plain, sample({"null": {}}, np.zeros(8)), atol=1e-6)
+    assert as_null == (branch_of(name) != "cond")
     assert not np.allclose(plain, guided, atol=1e-2)
-    assert np.isfinite(guided).all()
+
+
+@pytest.mark.parametrize("name", INERT)
+def test_its_neutral_setting(name):
+    """As the conditional model, or as without it where it changes that."""
+    changes = NEEDS[name] | INERT[name]
+    cond = branch_of(name) == "cond"
+    wanted = sample({"null": {}}, np.full(8, 2.0 if cond else 0.0))
+    got = sample(whole(name, **changes), np.full(8, 2.0))
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_image_does_not_depend_on_its_neighbours(name):
+    keys = samplers.image_keys(jax.random.key(4), jnp.arange(6))
+    everyone = sample(whole(name), np.ones(8), key=keys)
+    alone = sample(
+        whole(name), np.ones(8), x_T=worlds.start()[4:5], label=LABEL[4:5],
+        key=keys[4:5],
+    )  # fmt: skip
+    np.testing.assert_allclose(everyone[4:5], alone, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_double_batch_is_two_calls(name):
+    """With null beside it, whose function the conditional branch has too."""
+    needs = whole(name) | {"null": {}}
+    against = {references.REFERENCES[n].branch for n in needs} - {"cond"}
+    omega = dict.fromkeys(against, np.ones(8))
+    once = sample(needs, omega, double_batch=True)
+    np.testing.assert_allclose(once, sample(needs, omega), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["x0", "v"])
+@pytest.mark.parametrize("name", EVERY)
+def test_the_prediction_of_the_network_does_not_matter(name, kind, x64):
+    x_T = worlds.start(dtype=jnp.float64)
+    eps = sample(whole(name), np.ones(8), x_T=x_T)
+    got = sample(whole(name), np.ones(8), worlds.model(kind=kind), x_T)
+    np.testing.assert_allclose(got, eps, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_x0_network_from_pure_noise(name):
+    """At alpha = 0 eps says nothing, and everything stays finite."""
+
+    def seen(x, level, label):
+        return jnp.tanh(x + 0.3 * prediction.per_image(1.0 * label, x))
+
+    fn = jax.tree_util.Partial(seen)
+    emb = jax.tree_util.Partial(lambda x, level, emb: seen(x, level, emb[:, 0]))
+    made = worlds.model()._replace(
+        noise_schedule=process.zero_terminal_snr(worlds.NS),
+        branch=lambda cond: prediction.Branch(fn, cond, "x0"),
+        branch_of_embedding=lambda e: prediction.Branch(emb, e, "x0"),
+    )
+    needs = whole(name)
+    if references.REFERENCES[name].guide:
+        needs[name] = {"guide": made}
+    branches = references.branches(made, LABEL, needs)
+    grid = levels.from_timesteps(made.noise_schedule, [999, 800, 500, 200])
+    assert grid.alpha[0] == 0
+    x_0 = samplers.solve(
+        branches, worlds.start(), solvers.ddim()(grid), omega=np.ones(4),
+        key=jax.random.key(0),
+    )  # fmt: skip
+    assert np.isfinite(x_0).all()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_other_conditions_and_settings_share_a_program(name):
+    traces = []
+
+    def counted(x, level, label):
+        traces.append(x.shape)
+        return worlds.curved(x, level, label)
+
+    made = worlds.model(counted)
+    settings = {
+        k: v * 0.9 for k, v in references.settings(name).items() if type(v) is float
+    }
+    if "factor" in settings:
+        settings["factor"] = 1.1
+    sample(whole(name), np.ones(8), made)
+    first = len(traces)
+    for label in (LABEL, 1 - LABEL):
+        sample(whole(name, **settings), np.ones(8), made, label=label)
+    assert len(traces) == first
 
 
 def test_omega_minus_1_is_the_guide_alone():

@@ -15,7 +15,8 @@ import pytest
 
 from progguide_jax import networks
 from progguide_jax.analytic import gaussians
-from progguide_jax.diffusion import prediction, process, system
+from progguide_jax.diffusion import noise, prediction, process, system
+from progguide_jax.guidance import references
 from progguide_jax.runtime import checkpoints, digests, sharding
 from progguide_jax.systems import build, drawing, specs, trained
 
@@ -138,6 +139,44 @@ def test_a_branch_predicts_both_faces_of_x(world):
         kinds = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}
         np.testing.assert_allclose(kinds[branch.predicts], raws[-1], atol=1e-5 * scale)
     assert all(np.abs(raw - raws[0]).max() > 1e-2 for raw in raws[1:])
+
+
+def test_an_embedding_is_a_condition(world):
+    """Of the labels and of the null condition."""
+    model = world.make()
+    x = np.random.default_rng(0).normal(size=(8, *model.shape)).astype(np.float32)
+    level = model.noise_schedule.level(2 * np.arange(8) + 3)
+    ask = jax.jit(lambda branch: branch.fn(x, level, branch.cond))
+    cond = model.condition(LABELS)
+    for asked in (cond, system.null_like(model.null, cond)):
+        branch = model.branch_of_embedding(model.embed(asked))
+        assert branch.predicts == model.branch(asked).predicts
+        wanted = ask(model.branch(asked))
+        np.testing.assert_allclose(ask(branch), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_another_condition_is_another_class(world):
+    model = world.make()
+    keys = noise.image_keys(jax.random.key(0), INDEX)
+    other = np.asarray(model.other(keys, model.condition(LABELS)))
+    assert np.all(other != LABELS) and np.all((other >= 0) & (other < model.null))
+
+
+@pytest.mark.parametrize("name", ["cads", "icg", "sigma_scale", "self_guidance", "tsg"])
+def test_references_that_ask_a_system_for_more(world, name):
+    """As one draws. That the kind of prediction does not matter is tested elsewhere."""
+    config = world.config.copy_and_resolve_references()
+    if config.train.predicts != "eps":
+        return
+    config.guidance.references = (name, "null") if name == "cads" else (name,)
+    against = references.REFERENCES[config.guidance.references[-1]].branch
+    spec = specs.of(config, {against: np.ones(4, np.float32)})
+    images = draw(world.make(), spec, INDEX, LABELS)
+    assert np.isfinite(images).all()
+    plain = draw(world.make(), spec_of(world), INDEX, LABELS)
+    assert np.abs(images - plain).max() > 1e-3
+    alone = draw(world.make(), spec, np.full(8, 5), np.full(8, LABELS[5]))
+    np.testing.assert_allclose(alone, np.stack([images[5]] * 8), atol=2e-5)
 
 
 def test_images_are_a_function_of_spec_index_and_label(world):

@@ -50,8 +50,19 @@ def as_kind(eps_fn, kind):
     return raw
 
 
+def embed(label):
+    """[B,2], of which the first number is the label."""
+    label = jnp.asarray(label, jnp.result_type(float))
+    return jnp.stack([label, 1.5 - label], -1)
+
+
 def model(eps_fn=curved, shape=(4, 3), kind="eps") -> system.System:
     fn = jax.tree_util.Partial(as_kind(eps_fn, kind))
+
+    def of_embedding(x, level, emb):
+        return fn(x, level, emb[:, 0])
+
+    of_embedding = jax.tree_util.Partial(of_embedding)
     return system.System(
         branch=lambda cond: prediction.Branch(fn, cond, kind),
         noise_schedule=NS,
@@ -60,6 +71,9 @@ def model(eps_fn=curved, shape=(4, 3), kind="eps") -> system.System:
         null=2,
         decode=lambda x: x,
         origin={},
+        other=system.other_labels(2),
+        embed=embed,
+        branch_of_embedding=lambda emb: prediction.Branch(of_embedding, emb, kind),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from progguide_jax.diffusion import samplers
-from progguide_jax.engine import label_order, probing, sampling
+from progguide_jax.engine import label_order, probing, sampling, training
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import files, sharding
 from progguide_jax.systems import build, drawing, pictures, specs
@@ -204,6 +204,44 @@ def test_autoguidance_by_an_earlier_checkpoint(tiny, trained, sampled, workdir_c
     tiny.guidance.autoguidance.workdir = str(pathlib.Path(workdir) / "none")
     with pytest.raises(FileNotFoundError, match="autoguidance.workdir"):
         sampling.generate(tiny, workdir)
+
+
+def test_heavy_tail_by_a_network_of_heavy_tailed_noise(
+    tiny, trained, sampled, workdir_copy, tmp_path
+):
+    """Its guide must have been trained so; then the images are others, and the record
+    says against what."""
+    workdir = workdir_copy(trained)
+    tiny.guidance.references, tiny.guidance.scale = ("heavy_tail",), 3.0
+    tiny.guidance.heavy_tail.step = 4
+    with pytest.raises(ValueError, match="was trained with train.noise 'gaussian'"):
+        sampling.generate(tiny, workdir)
+    guide = tiny.copy_and_resolve_references()
+    guide.guidance.references, guide.guidance.heavy_tail.step = ("null",), 0
+    guide.train.noise, guide.train.num_steps = "student_t", 2
+    guide.train.sample_every = 1
+    training.train(guide, str(tmp_path / "guide"))
+    tiny.guidance.heavy_tail.workdir = str(tmp_path / "guide")
+    tiny.guidance.heavy_tail.step = 0
+    sampling.generate(tiny, workdir)
+    made, other = samples(workdir), samples(sampled)
+    assert np.abs(made["images"].astype(int) - other["images"]).max() > 2
+    (folder,) = (pathlib.Path(workdir) / "samples").iterdir()
+    about = files.load_json(folder / "samples.json")["made_by"]["spec"]["references"]
+    assert about["heavy_tail"]["guide"]["checkpoint"]["step"] == 2
+    # and it is no guide for autoguidance, nor a model of Gaussian noise
+    tiny.guidance.references = ("autoguidance",)
+    tiny.guidance.autoguidance.workdir = str(tmp_path / "guide")
+    with pytest.raises(ValueError, match="this needs 'gaussian': set"):
+        sampling.generate(tiny, workdir)
+    tiny.guidance.references, tiny.guidance.heavy_tail.workdir = ("null",), ""
+    tiny.guidance.autoguidance.workdir = ""
+    with pytest.raises(ValueError, match="train.noise: student_t -> gaussian"):
+        sampling.generate(tiny, str(tmp_path / "guide"))
+    for command in (sampling.generate, probing.probe):
+        with pytest.raises(ValueError, match="it can only be the guide of another"):
+            command(guide, str(tmp_path / "guide"))
+    assert not (tmp_path / "guide" / "grids").exists()
 
 
 def test_a_trace_says_what_guidance_did(tiny, trained, workdir_copy):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import stats
 
 from progguide_jax.analytic import gaussians
 from progguide_jax.data import batches
@@ -296,6 +297,46 @@ def test_pure_noise_is_trained_on_by_x0_and_v(predicts, tiny, one_device):
         assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"])
         for leaf in jax.tree.leaves(trained.params):
             assert np.all(np.isfinite(leaf))
+
+
+def test_a_network_may_be_trained_on_another_noise(tiny, monkeypatch):
+    """x_t is made with n, of length sqrt(d F(d, 4)), and eps is what is asked for."""
+    tiny.train.noise, tiny.train.batch_size = "student_t", 512
+    seen, d = {}, 8 * 8 * 3
+
+    def spy(module, params, x0, level, label, eps, *, noise, **kwargs):
+        seen.update(eps=eps, noise=noise)
+        return params["w"] * jnp.ones(512)
+
+    monkeypatch.setattr(training, "loss_per_example", spy)
+    optimizer, params = optax.sgd(0.1), {"w": jnp.ones(())}
+    training.train_step(
+        build.TrainState(jnp.int32(0), params, params, optimizer.init(params)),
+        {"image": jnp.zeros((512, 8, 8, 3)), "label": jnp.zeros(512, jnp.int32)},
+        config=tiny, module=build.network(tiny), optimizer=optimizer,
+    )  # fmt: skip
+    square = np.square(np.asarray(seen["noise"], np.float64)).sum((1, 2, 3))
+    assert stats.kstest(square / d, stats.f(d, 4).cdf).pvalue > 1e-3
+    gain = ((4 + d) / (4 + square))[:, None, None, None]
+    np.testing.assert_allclose(seen["eps"], gain * seen["noise"], rtol=1e-4)
+
+
+def test_the_loss_of_another_noise_by_hand():
+    """x_t = 0.6 x0 + 0.8 n; a network that says x_t itself errs by x_t - eps."""
+
+    class Echo:
+        predicts = "eps"
+
+        def apply(self, params, x, *args, **kwargs):
+            return x
+
+    level = process.Level(jnp.zeros(1), jnp.array([0.6]), jnp.array([0.8]))
+    x0, n, eps = (jnp.full((1, 2, 2, 1), value) for value in (1.0, 2.0, 0.5))
+    label = jnp.zeros(1, jnp.int32)
+    loss = training.loss_per_example(Echo(), {}, x0, level, label, eps, noise=n)
+    assert loss.item() == pytest.approx((0.6 + 1.6 - 0.5) ** 2)
+    loss = training.loss_per_example(Echo(), {}, x0, level, label, eps)
+    assert loss.item() == pytest.approx((0.6 + 0.4 - 0.5) ** 2)
 
 
 def test_labels_and_timesteps_are_drawn_per_example(tiny, monkeypatch):

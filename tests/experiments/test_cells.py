@@ -72,7 +72,7 @@ def test_given_cells_set_any_key_and_are_named_by_what_varies(config):
     [
         ("guidance.schedul=gn", "unknown config key 'guidance.schedul': did you mean "
          "guidance.schedule"),
-        ("scale=3", "or guidance.scale?"),
+        ("scale=3", "did you mean guidance.scale or"),
         ("sample.num_steps=many", "sample.num_steps is 'many': type a whole "
          "number"),
         ("sample.num_steps=2.5", "sample.num_steps is '2.5': type a whole number"),

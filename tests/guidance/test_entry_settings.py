@@ -19,10 +19,16 @@ def test_a_setting_is_a_key_with_the_default_of_the_factory():
                 config.guidance[name][key] = "1" if setting.kind is str else 1
 
 
-def test_every_reference_but_null_has_a_scale():
+def test_every_reference_but_null_and_those_of_the_condition_has_a_scale():
     held = entry_settings.sections()
     having = {name for name in references.names() if "scale" in held.get(name, {})}
-    assert having == set(references.names()) - {"null"}
+    assert having == set(references.names()) - {"null", "cads"}
+
+
+def test_a_second_network_is_found_by_workdir_and_step():
+    held = entry_settings.sections()
+    having = {name for name, keys in held.items() if {"workdir", "step"} <= set(keys)}
+    assert having == {"autoguidance", "heavy_tail"}
 
 
 def test_a_card():

@@ -273,7 +273,7 @@ def test_the_check_comes_before_the_work(capsys, recipe, tmp_path):
         (["--config.guidance.t_max=9"], "did you mean guidance.interval.t_max or "
          "guidance.neg_perturb.t_max?"),
         (["--config.guidance.table=w.npy"], "did you mean guidance.table.file?"),
-        (["--config.guidance.step=1"], "did you mean guidance.autoguidance.step?"),
+        (["--config.guidance.step=1"], "did you mean guidance.autoguidance.step or "),
         (["--config.data.two_gaussians=0"], "config.data.two_gaussians is a section: "
          "set data.two_gaussians.mean or data.two_gaussians.std"),
         (["--config.train.batch_size=abc"], "config.train.batch_size is 'abc': type a "

@@ -15,9 +15,9 @@ def test_a_section_has_the_settings_of_its_entry_and_their_defaults(key, name):
     around = {*entries.common(config, key.split(".")[0]), "name", "parent", "predicts"}
     known = entries.defaults(key, name)
     held = entries.settings(config, key, name)
-    if set(held) - set(known):  # a file or a workdir stands for what the entry takes
-        assert known.items() <= held.items()
-        assert not any(held[key] for key in set(held) - set(known))
+    if set(held) - set(known):  # a file, a workdir, a scale
+        unset = [value for name, value in held.items() if name not in known]
+        assert known.items() <= held.items() and not any(unset)
     elif held or key.split(".")[0] in ("model", "guidance", "sample"):
         assert held == {k: v for k, v in known.items() if k not in around}
 

@@ -105,8 +105,19 @@ def _held(config) -> dict[str, dict]:
 
 def _exact(reference: str) -> bool:
     """Whether an exact model can give it."""
+    return not _lacks(reference)
+
+
+def _lacks(reference: str) -> str:
+    """What an exact model does not have for a reference."""
     entry = references.REFERENCES[reference]
-    return not (entry.guide or entry.inside)
+    if entry.guide:
+        return "a second network"
+    return (
+        "the inside of a network"
+        if entry.inside
+        else " and ".join(references.needs(reference))
+    )
 
 
 def unread(config) -> dict[str, str]:
@@ -145,9 +156,7 @@ def run(config, workdir: str, prepared: None = None) -> Gallery:
             left_out[cell.name] = str(error)
     for name in references.names():
         if not _exact(name):
-            second = references.REFERENCES[name].guide
-            why = "a second network" if second else "the inside of a network"
-            left_out[f"reference {name}"] = f"it needs {why}"
+            left_out[f"reference {name}"] = f"it needs {_lacks(name)}"
     left_out |= {f"schedule {name}": "it is a curve of your own" for name in _OF_FILES}
     for name, why in left_out.items():
         logging.info("gallery, without %s: %s", name, why)

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 
 from progguide_jax import registry
 from progguide_jax.diffusion import prediction, system
-from progguide_jax.guidance.references import guides, perturbed
+from progguide_jax.guidance.references import (
+    classifier,
+    guides,
+    levels_shifted,
+    other_conditions,
+    perturbed,
+)
 
 null, autoguidance = guides.null, guides.autoguidance
 
@@ -18,13 +24,15 @@ null, autoguidance = guides.null, guides.autoguidance
 class ReferenceEntry(NamedTuple):
     """branch: its name; "cond" for one that changes what the conditional prediction is.
     make: (model, cond, **needs) -> Branch; parameters with a default are settings.
-    guide: whether it needs a second system. check: ValueError at settings that make no
-    sense, before there is a model. inside: whether it disturbs the network inside, so
-    that settings are to be held against the network before it is trained."""
+    guide: whether it needs a second system, and train_noise: on what noise that one is
+    trained. check: ValueError at settings that make no sense, before there is a model.
+    inside: whether it disturbs the network inside, so that settings are to be held
+    against the network before it is trained."""
 
     branch: str
     make: Callable[..., prediction.Branch]
     guide: bool = False
+    train_noise: str = "gaussian"
     check: Callable[..., None] | None = None
     inside: bool = False
 
@@ -32,6 +40,25 @@ class ReferenceEntry(NamedTuple):
 REFERENCES = {
     "null": ReferenceEntry("null", guides.null),
     "autoguidance": ReferenceEntry("guide", guides.autoguidance, guide=True),
+    "heavy_tail": ReferenceEntry(
+        "heavy_tail", guides.heavy_tail, guide=True, train_noise="student_t"
+    ),
+    "sigma_scale": ReferenceEntry(
+        "sigma_scale",
+        levels_shifted.sigma_scale,
+        check=levels_shifted.check_sigma_scale,
+    ),
+    "self_guidance": ReferenceEntry(
+        "self_guidance",
+        levels_shifted.self_guidance,
+        check=levels_shifted.check_self_guidance,
+    ),
+    "tsg": ReferenceEntry("tsg", levels_shifted.tsg, check=levels_shifted.check_tsg),
+    "icg": ReferenceEntry("icg", other_conditions.icg),
+    "cads": ReferenceEntry(
+        "cond", other_conditions.cads, check=other_conditions.check_cads
+    ),
+    "classifier": ReferenceEntry("classifier", classifier.classifier),
     "pag": ReferenceEntry("pag", perturbed.pag, check=perturbed.check, inside=True),
     "seg": ReferenceEntry("seg", perturbed.seg, check=perturbed.check, inside=True),
     "sag": ReferenceEntry("sag", perturbed.sag, check=perturbed.check, inside=True),
@@ -49,6 +76,13 @@ def settings(name: str) -> dict[str, Any]:
     """{setting: default} of a reference."""
     known = registry.defaults(REFERENCES[name].make).items()
     return {k: v for k, v in known if v is not inspect.Parameter.empty}
+
+
+def needs(name: str) -> list[str]:
+    """What only a caller in Python can hand to a reference: neither settings nor the
+    system that a config names as its guide."""
+    _, _, *rest = registry.defaults(REFERENCES[name].make)
+    return [n for n in rest if n != "guide" and n not in settings(name)]
 
 
 def branches(

@@ -26,15 +26,40 @@ def autoguidance(
     Cost: 1 evaluation of the guide.
     Neutral: the model as its own guide.
     """
+    return _checked("autoguidance", model, guide).branch(cond)
+
+
+def heavy_tail(
+    model: system.System, cond: Any, guide: system.System
+) -> prediction.Branch:
+    """Heavy-tail guidance: against a network of Student-t noise (talk, no paper).
+
+    Formula: eps_ref = -sigma_t grad log p_t(x_t | condition) of x_t = alpha_t x0 +
+        sigma_t n, n multivariate Student-t: what a network says that was trained with
+        train.noise=student_t (the noise of arXiv:2410.14171).
+    Convention: w = 1 + omega.
+    Space: eps, the score.
+    Cost: 1 evaluation of the guide.
+    Neutral: the model as its own guide; nearly so with many degrees of freedom.
+
+    In d dimensions the noise has length sigma sqrt(d / kappa), with one kappa an image:
+    in pixels it is nearly Gaussian noise of a random sigma, so that little but the
+    spread over sigma is left of the heavy tail.
+    """
+    return _checked("heavy_tail", model, guide).branch(cond)
+
+
+def _checked(name: str, model: system.System, guide: system.System) -> system.System:
+    """The guide; ValueError if it is not one of the model's data and schedule."""
     if guide.shape != model.shape:
         raise ValueError(
-            f"autoguidance: the guide makes {guide.shape} and the model {model.shape}: "
+            f"{name}: the guide makes {guide.shape} and the model {model.shape}: "
             "use a guide of the same data"
         )
     if guide.noise_schedule != model.noise_schedule:
         raise ValueError(
-            f"autoguidance: the guide has the noise schedule "
+            f"{name}: the guide has the noise schedule "
             f"{guide.noise_schedule.name} and the model {model.noise_schedule.name}: "
             "use a guide of the same"
         )
-    return guide.branch(cond)
+    return guide
