@@ -8,6 +8,7 @@ conditional branch only.
 """
 
 import functools
+import logging
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ import numpy as np
 
 from progguide_jax.diffusion import asking, noise, plans, prediction, process, tracing
 from progguide_jax.guidance import projections, rules
+
+_log = logging.getLogger(__name__)
 
 
 class Rows(NamedTuple):
@@ -60,9 +63,8 @@ def rows(
         )
     omega = {name: jnp.asarray(omega[name], x.dtype) for name in references}
     for values in omega.values():
-        known = not isinstance(values, jax.core.Tracer)
-        if known and not np.all(np.isfinite(np.asarray(values, np.float32))):
-            raise ValueError("omega has entries that are not finite")
+        if not isinstance(values, jax.core.Tracer):
+            _check_values(np.asarray(values, np.float32), rule)
         if values.shape not in ((num_steps,), (num_steps, batch)):
             table = values.ndim == 2 and values.shape[1] == num_steps
             hint = "; a table [K,S] needs labels=" if table else ""
@@ -82,6 +84,16 @@ def rows(
         plans.Plan(**arrays),
         {name: values[plan.omega] for name, values in omega.items()},
     )
+
+
+def _check_values(omega: np.ndarray, rule: rules.Rule) -> None:
+    if not np.all(np.isfinite(omega)):
+        raise ValueError("omega has entries that are not finite")
+    if rule.init is not None and omega.min() < 0 < omega.max():
+        _log.warning(
+            "omega changes its sign and the rule remembers earlier steps, which it saw "
+            "with the other sign: use a rule without a memory, or one sign"
+        )
 
 
 def check(plan: plans.Plan, rule: rules.Rule, predicts: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from progguide_jax import registry
-from progguide_jax.diffusion import solvers
+from progguide_jax.diffusion import solvers, tilted
 from progguide_jax.guidance import projections, references, rules, schedules
 
 
@@ -28,8 +28,8 @@ _INTRODUCTION = """\
 
 # The zoo
 
-{count} published methods of guiding a diffusion model, each one function and one line
-in a registry. Any schedule goes with any reference, rule, projection and solver:
+{count} entries, {cited} of them from papers: each is one function and one line in a
+registry. Any schedule goes with any reference, rule, projection and solver:
 
     python sample.py --workdir=runs/cifar10 --config.guidance.schedule=linear \\
         --config.guidance.references=null --config.guidance.rule=apg \\
@@ -91,14 +91,26 @@ def chapters() -> list[Chapter]:
             ("Formula", "Cost"),
             ("order", orders),
         ),
+        Chapter(
+            "Samplers of the tilted density",
+            "CFG does not sample p_c^(1 + ω) p_u^(−ω), whose score it follows; these "
+            "aim at it: `tilted.sample(name, branches, x_T, levels, omega=, key=)` of "
+            "`progguide_jax.diffusion.tilted`, in Python only.",
+            {name: entry.make for name, entry in tilted.TILTED.items()},
+            ("Formula", "Cost", "Neutral"),
+        ),
     ]
 
 
 def page() -> str:
     """docs/zoo.md."""
     found = chapters()
-    count = sum(len(chapter.entries) for chapter in found)
-    parts = [_INTRODUCTION.format(count=count), *map(_table, found)]
+    titles = [card["Title"] for c in found for card in _cards(c).values()]
+    cited = sum("arXiv" in title or "the paper" in title for title in titles)
+    parts = [
+        _INTRODUCTION.format(count=len(titles), cited=cited),
+        *map(_table, found),
+    ]
     for field, title in (
         ("Convention", "What the papers call ω"),
         ("Deviation", "Where papers, public code and this differ"),
@@ -131,8 +143,13 @@ def _table(chapter: Chapter) -> str:
 
 
 def _settings(factory: Callable) -> str:
-    known = registry.defaults(factory).items()
-    shown = [f"{k}={_short(v)}" for k, v in known if v is not inspect.Parameter.empty]
+    parameters = inspect.signature(factory).parameters.values()
+    empty, rest = inspect.Parameter.empty, inspect.Parameter.VAR_KEYWORD
+    shown = [
+        f"{p.name}={_short(p.default)}"
+        for p in parameters
+        if p.default is not empty and p.kind is not rest
+    ]
     return f" ({', '.join(shown)})" if shown else ""
 
 

@@ -106,3 +106,13 @@ def test_a_rule_that_stops_guiding():
     np.testing.assert_allclose(ours, wanted, atol=1e-6)
     np.testing.assert_array_equal(trace.evaluations, [2] * 5 + [1] * 3)
     np.testing.assert_allclose(trace.applied["null"], steps, atol=1e-4)
+
+
+def test_a_memory_and_an_omega_of_two_signs(caplog):
+    null = worlds.model().branch(jnp.full(6, 2))
+    for omega in (np.ones(8), -0.5 * np.ones(8)):
+        sample(branches(null=null), omega, rule=rules.apg())
+    sample(branches(null=null), np.linspace(-0.5, 1, 8))
+    assert not caplog.text
+    sample(branches(null=null), np.linspace(-0.5, 1, 8), rule=rules.apg())
+    assert "omega changes its sign and the rule remembers" in caplog.text

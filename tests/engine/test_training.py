@@ -327,8 +327,8 @@ def test_the_loss_of_another_noise_by_hand():
     class Echo:
         predicts = "eps"
 
-        def apply(self, params, x, *args, **kwargs):
-            return x
+        def apply(self, params, x, *args, mutable=False, **kwargs):
+            return (x, {}) if mutable else x  # as flax does
 
     level = process.Level(jnp.zeros(1), jnp.array([0.6]), jnp.array([0.8]))
     x0, n, eps = (jnp.full((1, 2, 2, 1), value) for value in (1.0, 2.0, 0.5))

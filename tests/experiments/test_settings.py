@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import base, calibration, cifar10
+from configs import base, calibration, cifar10, gallery
 from configs.paper import fig2, fig7b, table1, table2
 from progguide_jax import experiments
 from progguide_jax.experiments import reproduce
@@ -25,6 +25,7 @@ RECIPES = {
     "two_gaussians": fig2,
     "sweep": table2,
     "compare": Comparison,
+    "gallery": gallery,
     "calibration": calibration,
 }
 SECTIONS = [(n, key) for n, e in experiments.EXPERIMENTS.items() for key in e.defaults]

@@ -5,15 +5,17 @@ import re
 
 import pytest
 
-from progguide_jax.guidance import zoo
+from progguide_jax.guidance import references, rules, schedules, zoo
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "zoo.md"
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "zoo.md"
 NEEDED = {
     "Schedules": {"Formula", "Convention"},
     "References": {"Formula", "Cost", "Neutral"},
     "Rules": {"Formula", "Convention", "Space", "Cost", "Neutral"},
     "Projections": {"Formula", "Neutral"},
     "Solvers": {"Formula", "Cost"},
+    "Samplers of the tilted density": {"Formula", "Convention", "Cost", "Neutral"},
 }
 
 
@@ -43,3 +45,16 @@ def test_the_rows_are_whole():
         cells = len(re.split(r"(?<!\\)\|", line)) - 2
         width = width or cells
         assert cells == width, line
+
+
+@pytest.mark.parametrize(
+    ("row", "registry"),
+    [("schedules", schedules), ("references", references), ("rules", rules)],
+)
+def test_readme_counts_them(row, registry):
+    """ "static, linear, 20 more": names that there are, and as many more."""
+    text = (ROOT / "README.md").read_text()
+    (cells,) = re.findall(rf"^\| {row}, [^|]*\| ([^|]*) \|", text, re.MULTILINE)
+    *listed, more = cells.split(", ")
+    assert set(listed) <= set(registry.names())
+    assert more == f"{len(registry.names()) - len(listed)} more"

@@ -92,7 +92,11 @@ def _held(config) -> dict[str, dict]:
     """{entry: {key: value}} of experiment.gallery.settings."""
     held: dict[str, dict] = {}
     for text in config.experiment.gallery.settings:
-        for key, value in overrides.parse(text).items():
+        try:
+            pairs = overrides.parse(text)
+        except ValueError as error:
+            raise ValueError(f"experiment.gallery.settings: {error}") from error
+        for key, value in pairs.items():
             entry = key.split(".")[1] if key.startswith("guidance.") else ""
             if entry not in config.guidance or key.count(".") != 2:
                 raise ValueError(

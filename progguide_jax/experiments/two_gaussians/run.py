@@ -132,7 +132,7 @@ def oracle(config) -> gaussians.TwoGaussians:
 def _view(model: gaussians.TwoGaussians, plane: pca.Plane):
     """x [B,H,W,C] -> (in the plane [B,2], on the class axis [B])."""
     directions = plane.directions.reshape(2, -1)
-    centre = directions @ plane.mean.ravel()
+    centre = (directions @ plane.mean.ravel())[None]
 
     def view(x):
         flat = x.reshape(len(x), -1)
