@@ -10,7 +10,8 @@ SHRUNK = {
     "--config=configs/cifar10.py:cpu": "--config=configs/cifar10.py:smoke",
     "--config=configs/paper/table2.py:cpu": "--config=configs/paper/table2.py:smoke "
     "--config.experiment.schedules=static,gn --config.experiment.scales=0.5",
-    "--config=configs/paper/fig2.py": "--config=configs/paper/fig2.py:smoke",
+    "--config=configs/paper/fig2.py": "--config=configs/paper/fig2.py:smoke "
+    "--config.experiment.schedules=static,gn",
     "--config.sample.num_steps=20": "--config.sample.num_steps=8",
     "--config.eval.features=resnet56": "--config.eval.features=pixels "
     "--config.eval.metrics=fd,diversity",

@@ -188,7 +188,7 @@ def test_reproduce_writes_a_report_and_finds_it_again(runs, run_here):
     html = pathlib.Path(report.removeprefix("report: ")).read_text()
     assert html.count("data:image/png;base64,") >= 4
     cells = {p.stem for p in (fig2 / "experiment" / "cells").glob("*.json")}
-    assert len(cells) == 8  # four schedules, two scales
+    assert len(cells) == 4  # two schedules, two scales
     before = times(fig2)
     code, _, errors = run_here(*arguments)
     assert code == 0, errors

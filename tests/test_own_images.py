@@ -21,6 +21,8 @@ def of_pictures(make_tiny, root):
     config.data.name, config.data.dir = "folder", str(root)
     config.eval.features, config.eval.metrics = "pixels", ("fd", "diversity")
     config.eval.batch_size = 16
+    # compiles in no time
+    config.model.name, config.model.unet = "pix_film", base.get_config().model.unet
     return config
 
 
@@ -132,8 +134,6 @@ def test_grey_arrays_go_through(tmp_path, make_tiny, capsys):
     np.savez(tmp_path / "mine.npz", images=images.astype(np.uint8), labels=labels)
     config, workdir = of_pictures(make_tiny, tmp_path / "mine.npz"), f"{tmp_path}/work"
     config.data.name, config.data.channels = "npz", 1
-    # compiles in no time
-    config.model.name, config.model.unet = "pix_film", base.get_config().model.unet
     config.sample.export_adm = True
     training.train(config, workdir)
     training.train(config, workdir)  # typed again

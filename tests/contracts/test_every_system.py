@@ -24,6 +24,7 @@ INDEX = np.arange(8)
 LABELS = INDEX % 2
 EVERY = [(name, kind) for name in networks.MODELS for kind in process.PREDICTIONS]
 EXACT = "two_gaussians"
+WORLDS = [*EVERY, (EXACT, "eps")]
 
 
 class World(NamedTuple):
@@ -80,8 +81,8 @@ def exact(config) -> World:
 
 @pytest.fixture(
     scope="module",
-    params=[*EVERY, (EXACT, "eps")],
-    ids=lambda param: "-".join(param),
+    params=WORLDS,
+    ids="-".join,
 )
 def world(request, make_tiny, fresh) -> World:
     name, kind = request.param
@@ -162,12 +163,20 @@ def test_another_condition_is_another_class(world):
     assert np.all(other != LABELS) and np.all((other >= 0) & (other < model.null))
 
 
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(w, marks=[] if w[0] == "pix_film" else pytest.mark.slow)
+        for w in WORLDS
+        if w[1] == "eps"
+    ],
+    indirect=True,
+    ids="-".join,
+)
 @pytest.mark.parametrize("name", ["cads", "icg", "sigma_scale", "self_guidance", "tsg"])
 def test_references_that_ask_a_system_for_more(world, name):
     """As one draws. That the kind of prediction does not matter is tested elsewhere."""
     config = world.config.copy_and_resolve_references()
-    if config.train.predicts != "eps":
-        return
     config.guidance.references = (name, "null") if name == "cads" else (name,)
     against = references.REFERENCES[config.guidance.references[-1]].branch
     spec = specs.of(config, {against: np.ones(4, np.float32)})

@@ -65,6 +65,7 @@ def check_variance(x, variance, mean, groups, limit=0.03):
     assert error < limit * variance
 
 
+@pytest.mark.slow
 def test_cfg_does_not_sample_the_tilt():
     """What the formulas above say of its flow and its SDE."""
     x_T, steps = start(20_000), grid(300)
@@ -83,6 +84,7 @@ def test_fkc_samples_the_tilt():
     assert abs(means.mean() - TILT["mean"]) < 4 * means.std(ddof=1) / np.sqrt(80)
 
 
+@pytest.mark.slow
 def test_fkc_between_the_two_models():
     """omega = -1/2, where the weights fall with the distance: precision 3/4."""
     x_T = start(40 * 256)
@@ -130,9 +132,10 @@ def test_drawing_again_is_in_proportion():
     x = jnp.arange(8.0)[:, None]
     log_weight = jnp.log(jnp.asarray(weight)).reshape(-1) + 7.0
     counts = np.zeros(8)
+    draw = jax.jit(particles._drawn_again, static_argnums=(3, 4))
     for seed in range(150):
         keys = jax.random.split(jax.random.key(seed), 2)
-        drawn, left = particles._drawn_again(x, log_weight, keys, 3.9, 4)
+        drawn, left = draw(x, log_weight, keys, 3.9, 4)
         found = np.bincount(np.asarray(drawn[:, 0], int), minlength=8)
         assert np.all(np.abs(found - 4 * weight.ravel()) < 1 + 1e-5)
         np.testing.assert_array_equal(left[:4], 0)  # and the even group keeps its own
@@ -171,13 +174,20 @@ def test_gibbs_takes_the_levels_below_sigma():
     assert np.all(np.isfinite(x))
 
 
+QUICK = ("ddpm", "dpmpp_2m")
 # of the levels of a repeat the first one only
 CHURN = dict(churn=60.0, churn_min=0.98)
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [*((name, {}) for name in solvers.names()), ("heun", CHURN)],
+    [
+        ("heun", CHURN),
+        *(
+            pytest.param(n, {}, marks=[] if n in QUICK else pytest.mark.slow)
+            for n in solvers.names()
+        ),
+    ],
 )
 def test_gibbs_with_any_solver(name, settings):
     """Noising and denoising without guidance leave N(c, 1) as it is."""

@@ -27,11 +27,14 @@ def test_the_score_that_is_aimed_at():
     assert quadrature() == pytest.approx((-1.867, -4.76), abs=3e-3)
 
 
-def test_what_the_loss_makes_a_network_learn_is_the_score():
-    """The minimiser of a squared error is the mean given x: among 4 million draws, of
-    those that come to lie near RADIUS, that of eps is -SIGMA times the score, and that
-    of n, which a network of Gaussian noise learns, is far from it."""
-    n, eps = map(np.asarray, train_noises.student_t(NU)(jax.random.key(0), (2**22, 2)))
+@pytest.mark.parametrize(
+    "count, limit", [(2**19, 0.03), pytest.param(2**22, 0.01, marks=pytest.mark.slow)]
+)
+def test_what_the_loss_makes_a_network_learn_is_the_score(count, limit):
+    """The minimiser of a squared error is the mean given x: of the draws that come to
+    lie near RADIUS, that of eps is -SIGMA times the score, and that of n, which a
+    network of Gaussian noise learns, is far from it."""
+    n, eps = map(np.asarray, train_noises.student_t(NU)(jax.random.key(0), (count, 2)))
     x0 = STD * np.random.default_rng(0).normal(size=n.shape)
     x = x0 + SIGMA * n
     r = np.linalg.norm(x, axis=1)
@@ -40,7 +43,7 @@ def test_what_the_loss_makes_a_network_learn_is_the_score():
     for what, wanted in ((eps, score), (n, naive)):
         along = np.sum(what * x, 1)[near] / r[near]
         error = along.std() / np.sqrt(near.sum())
-        assert error < 0.01
+        assert error < limit
         assert abs(along.mean() + SIGMA * wanted) < 4 * error + 0.01
 
 

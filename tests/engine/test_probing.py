@@ -251,7 +251,9 @@ def test_a_killed_probe_goes_on_as_if_it_had_not_been(
     assert len(calls) == 12
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_batch_it_comes_in(
     number, tiny, trained, probed, workdir_copy, monkeypatch
 ):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import base
 from progguide_jax.diffusion import samplers
 from progguide_jax.engine import label_order, probing, sampling, training
 from progguide_jax.runtime import config as config_lib
@@ -219,6 +220,7 @@ def test_heavy_tail_by_a_network_of_heavy_tailed_noise(
     guide = tiny.copy_and_resolve_references()
     guide.guidance.references, guide.guidance.heavy_tail.step = ("null",), 0
     guide.train.noise, guide.train.num_steps = "student_t", 2
+    guide.model.name, guide.model.unet = "pix_film", base.get_config().model.unet
     guide.train.sample_every = 1
     training.train(guide, str(tmp_path / "guide"))
     tiny.guidance.heavy_tail.workdir = str(tmp_path / "guide")
@@ -235,7 +237,7 @@ def test_heavy_tail_by_a_network_of_heavy_tailed_noise(
     with pytest.raises(ValueError, match="this needs 'gaussian': set"):
         sampling.generate(tiny, workdir)
     tiny.guidance.references, tiny.guidance.heavy_tail.workdir = ("null",), ""
-    tiny.guidance.autoguidance.workdir = ""
+    tiny.guidance.autoguidance.workdir, tiny.model = "", guide.model
     with pytest.raises(ValueError, match="train.noise: student_t -> gaussian"):
         sampling.generate(tiny, str(tmp_path / "guide"))
     for command in (sampling.generate, probing.probe):

@@ -15,6 +15,7 @@ import optax
 import pytest
 from scipy import stats
 
+from configs import base
 from progguide_jax.analytic import gaussians
 from progguide_jax.data import batches
 from progguide_jax.diffusion import process
@@ -80,6 +81,14 @@ def rows(workdir):
 
 def equal(a, b):
     return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+@pytest.fixture
+def quick(tiny):
+    """The tiny config of a network that compiles in no time."""
+    tiny.model.name, tiny.model.unet = "pix_film", base.get_config().model.unet
+    tiny.model.pix_film.width, tiny.model.pix_film.depth = 16, 1
+    return tiny
 
 
 def fail_at(monkeypatch, call):
@@ -236,22 +245,30 @@ class Silent(nn.Module):
 
 
 class SilentTwice(Silent):
-    """An early exit answers 0 too."""
+    """An early exit answers 0 too, by a parameter of its own."""
 
     @nn.compact
     def __call__(self, x_t, level, label, train=False):
-        self.sow("exits", "exit", 0 * x_t)
+        early = self.param("early", nn.initializers.zeros, ())
+        self.sow("exits", "exit", early * x_t)
         return self.param("gain", nn.initializers.zeros, ()) * x_t
 
 
-def first_loss(config, network=Silent):
-    params, optimizer = {"gain": jnp.zeros(())}, optax.sgd(0.1)
+def first_step(config, network=Silent):
+    """(params, loss) of one step of gradient descent."""
+    params = dict.fromkeys(("gain", "early"), jnp.zeros(()))
+    optimizer = optax.sgd(0.1)
     blank = build.TrainState(jnp.int32(0), params, params, optimizer.init(params))
     module = network(config.train.predicts)
     step = functools.partial(
         training.train_step, config=config, module=module, optimizer=optimizer
     )
-    return float(jax.jit(step)(blank, host_batch(config, 0))[1]["loss"])
+    moved, metrics = jax.jit(step)(blank, host_batch(config, 0))
+    return moved.params, float(metrics["loss"])
+
+
+def first_loss(config):
+    return first_step(config)[1]
 
 
 def test_the_first_loss_is_the_size_of_what_is_predicted(tiny):
@@ -275,10 +292,13 @@ def test_the_first_loss_is_the_size_of_what_is_predicted(tiny):
 @pytest.mark.parametrize("weight", [0.5, 3.0])
 def test_an_early_exit_has_a_loss_of_its_own(tiny, weight):
     tiny.train.exit_weight, tiny.train.loss_weight = weight, "min_snr"
-    alone, both = first_loss(tiny), first_loss(tiny, SilentTwice)
+    (one, alone), (two, both) = first_step(tiny), first_step(tiny, SilentTwice)
     assert both == pytest.approx((1 + weight) * alone, rel=1e-6)
+    assert one["early"] == 0 != one["gain"]
+    assert float(two["early"]) == pytest.approx(weight * float(two["gain"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_early_exit_learns(tiny, one_device):
     """Both heads, which begin at 0 as the answer of the network does."""
     tiny.model.unet.channel_mult, tiny.model.unet.exit = (1, 1), 4
@@ -415,14 +435,16 @@ def test_a_finished_run_is_found_and_a_longer_one_goes_on(
     assert int(saved_state(tiny, workdir).step) == 7
 
 
-def test_a_signal_saves_the_step_it_is_at(tiny, trained, tmp_path, monkeypatch):
+def test_a_signal_saves_the_step_it_is_at(quick, tmp_path, monkeypatch):
+    stopped, straight = str(tmp_path / "stopped"), str(tmp_path / "straight")
     monkeypatch.setattr(checkpoints.Checkpoints, "should_stop", lambda self, n: n == 3)
     with pytest.raises(InterruptedError, match="after step 3"):
-        training.train(tiny, str(tmp_path))
+        training.train(quick, stopped)
     monkeypatch.undo()
-    assert latest_step(tmp_path) == 3
-    training.train(tiny, str(tmp_path))
-    assert equal(saved_state(tiny, tmp_path), saved_state(tiny, trained))
+    assert latest_step(stopped) == 3
+    for workdir in (stopped, straight):
+        training.train(quick, workdir)
+    assert equal(saved_state(quick, stopped), saved_state(quick, straight))
 
 
 def test_a_changed_config_is_refused_with_its_difference(tiny, trained, workdir_copy):
@@ -434,6 +456,11 @@ def test_a_changed_config_is_refused_with_its_difference(tiny, trained, workdir_
         training.train(tiny, workdir)
     assert "\n" not in str(error.value)
     assert sorted(pathlib.Path(workdir).rglob("*")) == before
+    # on purpose; this one compiles nothing anew
+    tiny.train.batch_size, tiny.model.unet.dropout = 16, 0.1
+    tiny.data.flip = not tiny.data.flip
+    with pytest.raises(ValueError, match="data.flip: "):
+        training.train(tiny, workdir)
     tiny.allow_config_change, tiny.train.num_steps = True, 7
     training.train(tiny, workdir)
     assert latest_step(workdir) == 7
@@ -441,11 +468,11 @@ def test_a_changed_config_is_refused_with_its_difference(tiny, trained, workdir_
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
 def test_a_number_that_is_not_finite_stops_at_its_step(
-    name, tiny, tmp_path, monkeypatch
+    name, quick, tmp_path, monkeypatch
 ):
     """At a step that would be saved but not logged. The gradient counts too: it is in
     the state by then."""
-    tiny.train.checkpoint_every, tiny.train.log_every = 2, 3
+    quick.train.checkpoint_every, quick.train.log_every = 2, 3
     compiled = training.compiled_step
 
     def poisoned(config, mesh):
@@ -460,9 +487,9 @@ def test_a_number_that_is_not_finite_stops_at_its_step(
 
     monkeypatch.setattr(training, "compiled_step", poisoned)
     with pytest.raises(FloatingPointError, match=f"{name} is inf at step 4") as error:
-        training.train(tiny, str(tmp_path))
+        training.train(quick, str(tmp_path))
     assert "\n" not in str(error.value) and "allow_config_change" in str(error.value)
-    assert latest_step(tmp_path) == 2 == int(saved_state(tiny, tmp_path).step)
+    assert latest_step(tmp_path) == 2 == int(saved_state(quick, tmp_path).step)
     assert [row["step"] for row in rows(tmp_path)] == [3]
 
 
@@ -474,18 +501,17 @@ def test_a_batch_that_the_devices_cannot_share(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_grid_is_the_same_picture_for_the_same_weights(
-    tiny, trained, workdir_copy, tmp_path, caplog
-):
+def test_a_grid_is_the_same_picture_for_the_same_weights(quick, tmp_path, caplog):
     """Drawn by the run itself at step 8, and by one that resumes at 6."""
     caplog.set_level("INFO")
-    tiny.train.num_steps = tiny.train.sample_every = 8
-    training.train(tiny, str(tmp_path))
-    resumed = workdir_copy(trained)
-    training.train(tiny, resumed)
+    whole, resumed = str(tmp_path / "whole"), str(tmp_path / "resumed")
+    training.train(quick, resumed)
+    quick.train.num_steps = quick.train.sample_every = 8
+    for workdir in (whole, resumed):
+        training.train(quick, workdir)
     pictures = [
         (pathlib.Path(d) / "grids" / "step_00000008.png").read_bytes()
-        for d in (tmp_path, resumed)
+        for d in (whole, resumed)
     ]
     assert pictures[0] == pictures[1] and len(pictures[0]) > 500
     # ten of three classes, and as many more as eight devices share; it may take minutes
@@ -518,15 +544,15 @@ def test_a_kill_while_the_last_grid_is_drawn_loses_no_step(
     training.train(tiny, str(tmp_path))  # all is there
 
 
-def test_a_grid_that_a_kill_prevented_is_drawn_on_the_way(tiny, tmp_path, monkeypatch):
-    tiny.train.sample_every = tiny.train.checkpoint_every = 3
+def test_a_grid_that_a_kill_prevented_is_drawn_on_the_way(quick, tmp_path, monkeypatch):
+    quick.train.sample_every = quick.train.checkpoint_every = 3
     with monkeypatch.context() as patch:
         fail_drawing(patch)
         with pytest.raises(Killed):
-            training.train(tiny, str(tmp_path / "killed"))
+            training.train(quick, str(tmp_path / "killed"))
     assert latest_step(tmp_path / "killed") == 3
     for name in ("killed", "whole"):
-        training.train(tiny, str(tmp_path / name))
+        training.train(quick, str(tmp_path / name))
     for name in ("step_00000003.png", "step_00000006.png"):
         ours, theirs = (
             (tmp_path / run / "grids" / name).read_bytes()
@@ -535,9 +561,9 @@ def test_a_grid_that_a_kill_prevented_is_drawn_on_the_way(tiny, tmp_path, monkey
         assert ours == theirs
 
 
-def test_a_signal_in_the_last_grid_ends_an_experiment_too(tiny, tmp_path, monkeypatch):
+def test_a_signal_in_the_last_grid_ends_an_experiment_too(quick, tmp_path, monkeypatch):
     """Not only the training: what follows it would not know of the signal."""
-    tiny.train.sample_every, draw = 50, drawing.draw
+    quick.train.sample_every, draw = 50, drawing.draw
 
     def interrupted(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGINT)
@@ -545,7 +571,7 @@ def test_a_signal_in_the_last_grid_ends_an_experiment_too(tiny, tmp_path, monkey
 
     monkeypatch.setattr(drawing, "draw", interrupted)
     with pytest.raises(InterruptedError, match="after step 6, saved"):
-        training.train(tiny, str(tmp_path))
+        training.train(quick, str(tmp_path))
     assert latest_step(tmp_path) == 6
     assert (tmp_path / "grids" / "step_00000006.png").exists()
 

@@ -181,7 +181,10 @@ def test_equal_windows_share_all_timesteps(config, num_timesteps, count, windows
     assert [cell.interval for cell in run.cells(config)] == [None, (1, 2)]
 
 
-@pytest.mark.parametrize("kind", ("num_intervals", "intervals", "steps"))
+@pytest.mark.parametrize(
+    "kind",
+    ("intervals", "steps", pytest.param("num_intervals", marks=pytest.mark.slow)),
+)
 def test_intervals_and_steps_have_figures_of_their_own(config, workdir, kind):
     config.experiment.schedules, config.experiment.scales = ("static",), (3.0,)
     if kind == "steps":

@@ -87,7 +87,8 @@ def seen_by(width, t, **settings):
     branch = references.branches(model, jnp.asarray(label), {"cads": settings})["cond"]
     level = NS.level(jnp.asarray(t))
     own = keys(len(t), 7)
-    found = branch.fn(jnp.zeros((len(t), width)), level, branch.cond, keys=own)
+    x = jnp.zeros((len(t), width))
+    found = jax.jit(branch.fn)(x, level, branch.cond, keys=own)
     n = noise.initial_noise(own, (width,))
     return np.asarray(found), rows[label], np.asarray(n, np.float64)
 

@@ -164,9 +164,13 @@ def test_dropout_needs_train_and_its_key(batch):
     )
 
 
-def test_one_backward_is_the_gradient_of_each_example(batch):
+@pytest.mark.parametrize("widths", [(1,), pytest.param((1, 2), marks=pytest.mark.slow)])
+def test_one_backward_is_the_gradient_of_each_example(batch, widths):
     x0, eps, t, label = batch
-    module = make(sigma_skip=True)
+    smallest = 8 // len(widths)
+    module = make(
+        sigma_skip=True, channel_mult=widths, attention_resolutions=(smallest,)
+    )
     fresh = fresh_params(module)
 
     @functools.partial(jax.jit, compiler_options=QUICK)

@@ -1,5 +1,7 @@
 """Trained networks disturbed inside: as systems, as configs, and their early exits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,15 +16,16 @@ LABELS = np.array([0, 1, 2, 0])
 X = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def unet(make_tiny):
     """(config, System) of a U-Net with an exit, no parameter of it 0."""
     config = make_tiny()
     config.model.unet.update(
         channel_mult=(1, 2), attention_resolutions=(4,), exit=4, sigma_skip=True
     )
-    key, draws = jax.random.key(0), np.random.default_rng(1)
-    fresh = build.init_params(build.network(config), (8, 8, 3), key)
+    network, draws = build.network(config), np.random.default_rng(1)
+    init = functools.partial(build.init_params, network, (8, 8, 3))
+    fresh = jax.jit(init)(jax.random.key(0))
     moved = jax.tree.map(lambda x: x + 0.3 * draws.normal(size=x.shape), fresh)
     moved = jax.tree.map(lambda x: x.astype(np.float32), moved)
     return config, trained.of(config, moved, {"step": 1, "digest": ""})
