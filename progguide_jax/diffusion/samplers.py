@@ -67,7 +67,7 @@ def sample(
     if clip_x0 is not None:
         if projection is not None:
             raise ValueError("clip_x0 and projection are both given: leave one out")
-        if not clip_x0 > 0:
+        if isinstance(clip_x0, bool | str) or not clip_x0 > 0:
             raise ValueError(
                 f"clip_x0 is a bound on |x0| and must be positive: {clip_x0}"
             )
@@ -90,6 +90,8 @@ def sample(
         raise ValueError(
             f"solver is the factory {solver.__name__}: call it, {solver.__name__}()"
         )
+    if isinstance(solver, str):
+        raise ValueError(f"solver is {solver!r}: pass solvers.make({solver!r})")
     plan = (solver or solvers.ddim())(levels)
     if np.any(plan.t % 1):
         raise ValueError(

@@ -30,6 +30,11 @@ def of(projection: Projection | Callable | None) -> Projection | None:
     """A user's function (x0, step) -> x0 as a Projection."""
     if projection is None or isinstance(projection, Projection):
         return projection
+    if not callable(projection) or projection in PROJECTIONS.values():
+        raise ValueError(
+            f"projection is {projection!r:.40}: pass what a factory gives, such as "
+            "projections.clip(1.0), or a function (x0, step) -> x0"
+        )
     return Projection({}, projection)
 
 

@@ -113,6 +113,7 @@ def test_the_prediction_of_the_network_does_not_matter(name, x64):
     np.testing.assert_allclose(v, eps, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_an_x0_network_from_pure_noise(name):
     """At alpha = 0 eps says nothing, and everything stays finite."""
@@ -140,6 +141,7 @@ def test_an_x0_network_from_pure_noise(name):
     assert np.isfinite(x_0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_other_conditions_and_settings_share_a_program(name):
     traces = []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from progguide_jax.diffusion import levels, prediction, process, samplers, solvers
-from progguide_jax.guidance import schedules
+from progguide_jax.guidance import projections, references, schedules
 
 NS = process.ddpm_linear()
 TS = samplers.timesteps(1000, 6)
@@ -201,3 +201,24 @@ def test_what_solve_is_told(change, message):
         samplers.solve(given, X_T, plan, omega=CURVE)
     with pytest.raises(ValueError, match="noise_schedule is cosine, no NoiseSchedule"):
         levels.karras(process.cosine, 20)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"solver": "ddim"}, r"solver is 'ddim': pass solvers.make\('ddim'\)"),
+        ({"projection": "clip"}, r"projection is 'clip': pass what a factory gives"),
+        ({"projection": projections.clip}, "projection is .*: pass what a factory"),
+        ({"clip_x0": True}, "clip_x0 is a bound on .* and must be positive: True"),
+        ({"clip_x0": "1"}, "clip_x0 is a bound on"),
+    ],
+)
+def test_a_name_or_a_factory_in_the_place_of_what_it_makes(change, message):
+    with pytest.raises(ValueError, match=message):
+        sample(**change)
+
+
+@pytest.mark.parametrize("given", [["null"], "null", {"null": None}])
+def test_references_are_a_dict_of_dicts(given):
+    with pytest.raises(ValueError, match="pass a dict by name of what each needs"):
+        references.branches(None, None, given)

@@ -88,10 +88,19 @@ def needs(name: str) -> list[str]:
 def branches(
     model: system.System, cond: Any, references: dict[str, dict[str, Any]]
 ) -> dict[str, prediction.Branch]:
-    """{"cond": ..., and a branch for each reference}; references: {name: its needs}.
+    """{"cond": ..., and a branch for each reference}; references: {name: its needs},
+    such as {"null": {}, "autoguidance": {"guide": a system}}. omega goes by branch,
+    `REFERENCES[name].branch`: that of autoguidance is "guide".
 
     ValueError at a setting that a reference does not have or that makes no sense.
     """
+    if not isinstance(references, dict) or not all(
+        isinstance(needs, dict) for needs in references.values()
+    ):
+        raise ValueError(
+            f"references are {references!r:.60}: pass a dict by name of what each "
+            'needs, such as {"null": {}, "sigma_scale": {"factor": 1.1}}'
+        )
     result = {"cond": model.branch(cond)}
     for name, needs in references.items():
         entry = REFERENCES[registry.check("reference", name, REFERENCES)]
