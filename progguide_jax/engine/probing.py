@@ -69,9 +69,11 @@ def curve_made_by(path: str) -> dict:
     FileNotFoundError without a curve, ValueError without its record.
     """
     if not epath.Path(path).exists():
+        begun = epath.Path(path).with_name("accumulator.npz").exists()
+        first = "finish probe.py" if begun else "run probe.py"
         raise FileNotFoundError(
-            f"no gradient-norm curve at {path}: run probe.py first, with the same "
-            "--config and --workdir"
+            f"no gradient-norm curve at {path}: {first} first, with the same --config "
+            "and --workdir"
         )
     record = epath.Path(path).with_suffix(".json")
     if not record.exists():

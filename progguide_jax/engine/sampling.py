@@ -154,6 +154,7 @@ def write_trace(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
     def make():
         index = np.arange(size) % count  # a batch of nothing else than was asked for
         labels = labels_of(config, index)
+        logging.info("tracing what guidance does to %d images, once more", count)
         found = drawing.trace(run.system, spec, index, labels, run.mesh)
         arrays = {"t": found.t, "evaluations": found.evaluations}
         for what in ("omega", "applied", "delta", "cosine"):
@@ -174,6 +175,7 @@ def write_trace(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
     if jax.process_index() == 0:
         picture = style.png(traces.trace(found, branches))
         files.write(folder / "trace.png", picture)
+        logging.info("trace: %s", folder / "trace.png")
 
 
 def folder_of(config, workdir: str) -> epath.Path:
