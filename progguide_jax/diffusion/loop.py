@@ -193,7 +193,7 @@ def at_row(
     branches: asking.Branches, x: jax.Array, row: Rows, keys, double_batch: bool = False
 ) -> tuple[prediction.Step, asking.Evaluate]:
     """What a rule is given at one row of `Rows`."""
-    step = step_of(x, row, keys, branches.predicts)
+    step = _step(x, row, keys, branches.predicts)
     plan = row.plan
     level = process.Level(
         *(jnp.full(len(x), value) for value in (plan.t, plan.alpha, plan.sigma))
@@ -201,9 +201,7 @@ def at_row(
     return step, asking.Evaluate(branches, x, level, step, double_batch)
 
 
-def step_of(x, row: Rows, keys, predicts: str) -> prediction.Step:
-    """What a rule sees of one row."""
-
+def _step(x, row: Rows, keys, predicts: str) -> prediction.Step:
     def scalar(value):
         return value.astype(x.dtype)
 

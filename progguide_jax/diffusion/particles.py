@@ -11,7 +11,6 @@ from progguide_jax.diffusion import (
     noise,
     plans,
     prediction,
-    process,
     solvers,
 )
 from progguide_jax.diffusion.levels import Levels
@@ -114,9 +113,7 @@ def _fkc_scan(branches, x_T, rows, keys, lost, threshold, particles):
     def body(state, scanned):
         x, log_weight = state
         row, part = scanned
-        step = loop.step_of(x, row, keys, branches.predicts)
-        level = process.Level(*(jnp.full(batch, a) for a in row.plan[1:4]))
-        evaluate = asking.Evaluate(branches, x, level, step, False)
+        step, evaluate = loop.at_row(branches, x, row, keys)
         c, u = evaluate("cond", step.reference)
         found = step.mix(lambda c, u: c + step.omega * (c - u), c, u)
         omega = step.omega.astype(log_weight.dtype)

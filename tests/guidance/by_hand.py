@@ -31,6 +31,23 @@ def branches(fn=network, label=LABEL):
     }
 
 
+def from_pure_noise():
+    """(levels that begin at alpha = 0, branches of a v-network of N(label, 0.5^2))."""
+    ns = process.zero_terminal_snr(NS)
+    grid = levels.from_timesteps(ns, levels.timesteps(1000, 6, "trailing"))
+    assert grid.alpha[0] == 0
+
+    def v(x, level, label):
+        alpha, sigma = (prediction.per_image(a, x) for a in level[1:])
+        m = prediction.per_image(label, x)
+        x0 = m + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x - alpha * m)
+        return (alpha * x - x0) / sigma
+
+    fn = jax.tree_util.Partial(v)
+    cond, null = (prediction.Branch(fn, jnp.full(3, m), "v") for m in (1.0, 0.0))
+    return grid, {"cond": cond, "null": null}
+
+
 def start():
     return np.random.default_rng(0).normal(size=(len(LABEL), 4, 6, 2))
 

@@ -3,12 +3,11 @@
 import math
 
 import by_hand
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from progguide_jax.diffusion import levels, prediction, process, samplers, solvers
+from progguide_jax.diffusion import samplers, solvers
 from progguide_jax.guidance import rules
 
 OMEGA = np.linspace(0.4, 2.0, 8)
@@ -135,20 +134,7 @@ def test_tsr_samples_a_gaussian_of_another_temperature(x64):
 
 def test_from_pure_noise():
     """At alpha = 0 a v-network starts it, and the first step of tsr is that of CFG."""
-    ns = process.zero_terminal_snr(by_hand.NS)
-    grid = levels.from_timesteps(ns, levels.timesteps(1000, 6, "trailing"))
-
-    def v(x, level, label):
-        alpha, sigma = (prediction.per_image(a, x) for a in level[1:])
-        m = prediction.per_image(label, x)
-        x0 = m + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x - alpha * m)
-        return (alpha * x - x0) / sigma
-
-    fn = jax.tree_util.Partial(v)
-    given = {
-        "cond": prediction.Branch(fn, jnp.ones(3), "v"),
-        "null": prediction.Branch(fn, jnp.zeros(3), "v"),
-    }
+    grid, given = by_hand.from_pure_noise()
     x_T = jnp.asarray(by_hand.start(), jnp.float32)
     plan, path = solvers.ddim()(grid), {}
     for name in ("tsr", "cfg", "reg", "characteristic"):

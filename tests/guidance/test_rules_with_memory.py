@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from progguide_jax.diffusion import levels, prediction, process, samplers, solvers
+from progguide_jax.diffusion import levels, prediction, samplers, solvers
 from progguide_jax.guidance import rules
 from progguide_jax.guidance.rules import history
 
@@ -211,21 +211,7 @@ def test_higs_leaves_the_mean_of_an_image_alone():
 @pytest.mark.parametrize("name", ["smc", "feedback", "cfg_cache", "higs"])
 def test_from_pure_noise(name):
     """alpha = 0 at the first level: nothing is divided by it."""
-    ns = process.zero_terminal_snr(by_hand.NS)
-    grid = levels.from_timesteps(ns, levels.timesteps(1000, 6, "trailing"))
-    assert grid.alpha[0] == 0
-
-    def v(x, level, label):
-        alpha, sigma = (prediction.per_image(a, x) for a in level[1:])
-        m = prediction.per_image(label, x)
-        x0 = m + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x - alpha * m)
-        return (alpha * x - x0) / sigma
-
-    fn = jax.tree_util.Partial(v)
-    given = {
-        "cond": prediction.Branch(fn, jnp.ones(3), "v"),
-        "null": prediction.Branch(fn, jnp.zeros(3), "v"),
-    }
+    grid, given = by_hand.from_pure_noise()
     x_T = jnp.asarray(by_hand.start(), jnp.float32)
     found = samplers.solve(
         given, x_T, solvers.ddim()(grid), omega=np.ones(6), rule=rules.make(name)
