@@ -216,50 +216,44 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
 
 
 class _Window:
-    """Metrics since the last log line, read one step late so that the host never waits
-    for the step it has just sent off."""
+    """Metrics since the last log line. They stay on the devices until the window is
+    closed; the host is at most one step ahead of the step that it has just sent off."""
 
     def __init__(self, step: int):
-        self.pending = None
-        self.rows = []
+        self.sent = []
         self.start, self.start_step = None, step
 
     def add(self, step: int, metrics: dict) -> None:
-        pending, self.pending = self.pending, (step, metrics)
-        self._read(pending)
+        self.sent.append((step, metrics))
         if self.start is None:  # the first step is compilation: not timed
             self.check()
             self.start, self.start_step = time.perf_counter(), step
+        elif len(self.sent) > 1:
+            jax.block_until_ready(self.sent[-2])
 
     def check(self) -> None:
         """Wait for every step sent; FloatingPointError if one is not finite."""
-        pending, self.pending = self.pending, None
-        self._read(pending)
-
-    def close(self, batch_size: int) -> dict[str, float]:
-        """Means of the window, and images per second; starts the next one."""
-        self.check()
-        step, now = self.rows[-1][0], time.perf_counter()
-        names = self.rows[-1][1]
-        row = {n: float(np.mean([m[n] for _, m in self.rows])) for n in names}
-        row["averaged_steps"] = len(self.rows)  # fewer after a resume
-        if step > self.start_step:
-            elapsed = now - self.start
-            row["images_per_second"] = (step - self.start_step) * batch_size / elapsed
-        self.rows, self.start, self.start_step = [], now, step
-        return row
-
-    def _read(self, pending) -> None:
-        if pending is None:
-            return
-        step, metrics = pending
-        metrics = {name: float(value) for name, value in metrics.items()}
-        for name, value in metrics.items():  # a gradient is in the state to be saved
-            if not np.isfinite(value):
+        self.sent = jax.device_get(self.sent)
+        for step, metrics in self.sent:
+            for name, value in metrics.items():
+                if np.isfinite(value):  # a gradient is in the state to be saved
+                    continue
                 raise FloatingPointError(
                     f"{name} is {value} at step {step}: lower train.learning_rate or "
                     "train.grad_clip and run again with --config.allow_config_change; "
                     "it resumes from the last checkpoint (if it fails again at once, "
                     "remove that one from WORKDIR/checkpoints)"
                 )
-        self.rows.append((step, metrics))
+
+    def close(self, batch_size: int) -> dict[str, float]:
+        """Means of the window, and images per second; starts the next one."""
+        self.check()
+        step, now = self.sent[-1][0], time.perf_counter()
+        names = self.sent[-1][1]
+        row = {n: float(np.mean([float(m[n]) for _, m in self.sent])) for n in names}
+        row["averaged_steps"] = len(self.sent)  # fewer after a resume
+        if step > self.start_step:
+            elapsed = now - self.start
+            row["images_per_second"] = (step - self.start_step) * batch_size / elapsed
+        self.sent, self.start, self.start_step = [], now, step
+        return row

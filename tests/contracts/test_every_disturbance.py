@@ -51,10 +51,10 @@ def sample(name, scale, model, moved=6, **kwargs):
 
 @pytest.mark.parametrize("name", INSIDE)
 def test_it_acts_and_omega_0_is_plain(name, unet):
-    """And an image does not depend on its neighbours, which are others here; one
-    program."""
+    """And an image does not depend on its neighbours, which are others here. Without
+    the branch the program is another, and rounds otherwise."""
     plain, guided = sample(name, 0, unet), sample(name, 1, unet)
-    np.testing.assert_allclose(plain, sample("null", 0, unet), atol=1e-6)
+    np.testing.assert_allclose(plain, sample("null", 0, unet), atol=1e-4)
     assert not np.allclose(plain, guided, atol=1e-2)
     assert np.isfinite(guided).all()
     beside = sample(name, 1, unet, moved=3)
