@@ -4,14 +4,16 @@
     python sample.py --workdir=DIR --config.guidance.schedule=gn
 
 Exit codes: 0; 1 for an error while running; 2 for a command that cannot be run as it
-is written; 130 for Ctrl-C, and for a signal after which training has saved its step. An
-error is one line on stderr; that of code 1 has its traceback in WORKDIR/error.log.
+is written; 75 for SIGTERM and 130 for Ctrl-C, after which the same command goes on from
+what is saved. An error is one line on stderr; that of code 1 has its traceback in
+WORKDIR/error.log.
 """
 
 import contextlib
 import logging
 import os
 import secrets
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,8 +25,9 @@ from etils import epath
 from ml_collections import config_flags
 
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import key_comments, upgrades
+from progguide_jax.runtime import key_comments, stopping, upgrades
 
+_TRY_AGAIN, _CTRL_C = 75, 130  # EX_TEMPFAIL of sysexits.h; what shells say of SIGINT
 _USAGE = """usage: {program} --config=FILE.py[:VARIANT] --workdir=DIR [--config.KEY=...]
 
   --config          a file of configs/; after a colon, the name of a variant of it;
@@ -56,19 +59,25 @@ def run(
     if not new_workdir and not epath.Path(workdir).exists():
         _fail(f"--workdir {workdir} does not exist: train first, or mend the name", 2)
     try:
-        _check_writable(workdir)
-        check(config, given)
-        _set_up_devices(config)
-        if config.distributed and jax.process_index() != 0:
-            logging.getLogger().setLevel(logging.WARNING)
-        main(config, workdir)
+        with stopping.terminable():
+            _check_writable(workdir)
+            check(config, given)
+            _set_up_devices(config)
+            if config.distributed and jax.process_index() != 0:
+                logging.getLogger().setLevel(logging.WARNING)
+            main(config, workdir)
         (epath.Path(workdir) / "error.log").unlink(missing_ok=True)
+    except stopping.Terminated:
+        print(
+            "terminated: the same command goes on from what is saved", file=sys.stderr
+        )
+        sys.exit(_TRY_AGAIN)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except InterruptedError as stop:  # which says what was saved
+        sys.exit(_CTRL_C)
+    except stopping.Stopped as stop:  # which says what was saved
         print(f"interrupted: {_first_line(stop)}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_TRY_AGAIN if stop.signum == signal.SIGTERM else _CTRL_C)
     except (ValueError, OSError, FloatingPointError) as error:
         with contextlib.suppress(OSError):  # the disk may be full
             (epath.Path(workdir) / "error.log").write_text(traceback.format_exc())

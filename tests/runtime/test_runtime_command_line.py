@@ -13,6 +13,7 @@ import pytest
 from configs import base
 from progguide_jax.runtime import command_line
 from progguide_jax.runtime import config as config_lib
+from progguide_jax.runtime import stopping
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -378,14 +379,31 @@ def test_ctrl_c_is_one_line_and_code_130(capsys, recipe, tmp_path):
 
     code, lines = ended(capsys, main, f"--config={recipe}", f"--workdir={tmp_path}")
     assert code == 130 and lines == ["interrupted"]
+    assert not (tmp_path / "error.log").exists()
 
-    def stopped(config, workdir):
-        raise InterruptedError("stopped by a signal after step 3, saved")
 
-    code, lines = ended(capsys, stopped, f"--config={recipe}", f"--workdir={tmp_path}")
-    assert code == 130 and lines == [
-        "interrupted: stopped by a signal after step 3, saved"
-    ]
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_each_signal_has_its_code(capfd, recipe, tmp_path, number, code):
+    """EX_TEMPFAIL of sysexits.h, and 128 + SIGINT of shells; saved or not."""
+    before = signal.getsignal(number)
+    arguments = ["prog", f"--config={recipe}", f"--workdir={tmp_path}"]
+
+    def between_steps(config, workdir):
+        with stopping.Stop() as stop:
+            for step in range(3):
+                stop.check(step, f"step {step}")
+                os.kill(os.getpid(), number)
+
+    def while_compiling(config, workdir):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    for main, words in ((between_steps, "after step 1, saved"), (while_compiling, "")):
+        with pytest.raises(SystemExit) as end:
+            command_line.run(main, arguments)
+        last = capfd.readouterr().err.splitlines()[-1]
+        assert end.value.code == code and words in last
+        assert signal.getsignal(number) == before
     assert not (tmp_path / "error.log").exists()
 
 
