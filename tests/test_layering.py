@@ -16,6 +16,7 @@ PACKAGE = "progguide_jax"
 # room (first name below the package) -> floor
 FLOORS = {
     "registry": 0,
+    "formats": 0,
     "diffusion": 0,
     "guidance": 0,
     "analytic": 0,
