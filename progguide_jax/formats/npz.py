@@ -8,6 +8,7 @@ checksum is compared, and what is wrong is a ValueError.
 
 import contextlib
 import math
+import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
@@ -18,6 +19,7 @@ _CHUNK = 1 << 16  # bytes read at once
 # what a member may hold: this many bytes, or as many times those that it has in the
 # file; images and statistics shrink to a tenth at best
 _ALWAYS, _TIMES = 1 << 26, 100
+_DESCRIPTOR = 24  # bytes
 _KINDS = "biufcSU"  # numbers and text: whatever has no fields
 
 
@@ -29,9 +31,7 @@ class Npz:
         with _damages():
             self._archive = zipfile.ZipFile(file)
             members = self._archive.infolist()
-            # a file that was cut in its middle states places that are too far back
-            if members and min(m.header_offset for m in members) != 0:
-                raise ValueError("a part of it is missing")
+            _check_places(file, members, self._archive.start_dir)
             self._members = {m.filename.removesuffix(".npy"): m for m in members}
             if len(self._members) != len(members):
                 raise ValueError("two of its arrays have one name")
@@ -75,6 +75,24 @@ class Npz:
             if stream.read(1):  # reading the end compares the checksum
                 raise ValueError("it is longer than it says")
         return data.view(dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _check_places(file: BinaryIO, members: list[zipfile.ZipInfo], end: int) -> None:
+    """ValueError unless the members fill the file up to `end`, each under its own name:
+    a directory that lost one, or its name, would make a smaller file of it."""
+    position = 0
+    for member in sorted(members, key=lambda m: m.header_offset):
+        # behind a member may stand its checksum and sizes once more
+        if not 0 <= member.header_offset - position <= (_DESCRIPTOR if position else 0):
+            raise ValueError("a part of it is missing")
+        file.seek(member.header_offset)
+        header = file.read(30)
+        lengths = struct.unpack("<HH", header[26:])  # of the name and the extra field
+        if file.read(lengths[0]) != member.orig_filename.encode():
+            raise ValueError("one of its arrays has two names")
+        position = member.header_offset + 30 + sum(lengths) + member.compress_size
+    if not 0 <= end - position <= _DESCRIPTOR:
+        raise ValueError("a part of it is missing")
 
 
 def _header(stream) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -114,6 +114,21 @@ def test_a_bomb_is_refused_before_it_is_unpacked():
     tracemalloc.stop()
 
 
+def test_a_directory_that_lost_a_member_or_its_name():
+    """numpy would read a file of one array: no error says that there were two."""
+    whole = packed({k: member(np.arange(4.0)) for k in ("a.npy", "b.npy")}).getvalue()
+    place = whole.rindex(b"PK\x01\x02")
+    renamed = bytearray(whole)
+    renamed[whole.rindex(b"b.npy")] = ord("c")
+    assert "two names" in refusal(io.BytesIO(renamed))
+    end = bytearray(whole[whole.index(b"PK\x05\x06") :])
+    end[8:16] = struct.pack("<HHI", 1, 1, place - whole.index(b"PK\x01\x02"))
+    lost = io.BytesIO(whole[:place] + end)
+    with np.load(lost) as found:
+        assert found.files == ["a"]
+    assert "a part of it is missing" in refusal(lost)
+
+
 def test_every_cut_and_every_missing_part_is_refused():
     whole = packed({k: member(np.arange(4.0)) for k in ("a.npy", "b.npy")}).getvalue()
     for size in range(len(whole)):

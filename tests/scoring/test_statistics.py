@@ -91,12 +91,12 @@ def to(name, change):
         (without("labels"), "lacks arrays of its classes"),
         (to("mu", lambda x: x[:5]), "mu has 5 dimensions"),
         (to("mu", lambda x: x[:0]), "mu has 0 dimensions"),
-        (to("mu", lambda x: x * np.nan), "mu is [192] of values that are not finite"),
-        (to("mu", lambda x: x.astype(str)), "mu is [192] of <U"),
+        (to("mu", lambda x: x * np.nan), "mu is [12] of values that are not finite"),
+        (to("mu", lambda x: x.astype(str)), "mu is [12] of <U"),
         (to("mu", lambda x: x[0]), "mu has 1 dimensions"),
         (to("sigma", np.negative), "sigma has negative eigenvalues"),
-        (to("sigma", lambda x: x - 0.5 * np.eye(192)), "negative eigenvalues"),
-        (to("sigma", lambda x: x[0]), "sigma is (192,)"),
+        (to("sigma", lambda x: x - 0.5 * np.eye(12)), "negative eigenvalues"),
+        (to("sigma", lambda x: x[0]), "sigma is (12,)"),
         (to("sigma", lambda x: x * np.inf), "not finite"),
         (to("sigma", np.triu), "not symmetric"),
         (to("features", lambda x: x[:, :9]), "features is [50, 9]"),
@@ -105,7 +105,7 @@ def to(name, change):
         (to("labels", lambda x: x.astype(float)), "labels is [50] of float64"),
         (to("class_mu", lambda x: x[:, :9]), "class_mu is [3, 9]"),
         (to("class_mu", lambda x: x[0, 0]), "class_mu is []"),
-        (to("class_sigma", lambda x: x[:, 0]), "class_sigma is [3, 192]"),
+        (to("class_sigma", lambda x: x[:, 0]), "class_sigma is [3, 12]"),
         (to("class_sigma", np.negative), "sigma has negative eigenvalues"),
         (to("about", lambda x: np.array("{")), "what made it cannot be read"),
         (to("about", lambda x: np.array("[1]")), "what made it cannot be read"),
@@ -128,10 +128,10 @@ def test_statistics_that_are_none_are_named(statistics_file, change, words):
 @pytest.fixture
 def statistics_file(tmp_path):
     """(path, arrays) of statistics as `refer` writes them, with classes."""
-    x = np.random.default_rng(0).standard_normal((900, 192)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((900, 12)).astype(np.float32)
     about = {"features": {"name": "pixels", "weights": None}, "split": "train"}
     about["data"] = {"name": "synthetic"}
-    parts = x.reshape(3, 300, 192).astype(float)
+    parts = x.reshape(3, 300, 12).astype(float)
     arrays = {
         "mu": x.mean(0, dtype=float),
         "sigma": np.cov(x, rowvar=False),
