@@ -63,18 +63,31 @@ class Npz:
                 f"{member.compress_size} in the file"
             )
         with self._archive.open(member) as stream:
-            shape, fortran, dtype = _header(stream)
-            count = member.file_size - stream.tell()
-            if math.prod(shape) * dtype.itemsize != count:
-                raise ValueError(f"{count} bytes for {dtype} {list(shape)[:8]}")
-            data = np.empty(count, np.uint8)
-            for start in range(0, count, _CHUNK):
-                part = data[start : start + _CHUNK]
-                if stream.readinto(part) != len(part):
-                    raise ValueError("it is cut short")
-            if stream.read(1):  # reading the end compares the checksum
-                raise ValueError("it is longer than it says")
-        return data.view(dtype).reshape(shape, order="F" if fortran else "C")
+            return _array(stream, member.file_size)
+
+
+def read_npy(file: BinaryIO) -> np.ndarray:
+    """The array of an .npy; ValueError if it is none, or damaged."""
+    with _damages():
+        size = file.seek(0, 2)
+        file.seek(0)
+        return _array(file, size)
+
+
+def _array(stream: BinaryIO, size: int) -> np.ndarray:
+    """The array of a stream of `size` bytes."""
+    shape, fortran, dtype = _header(stream)
+    count = size - stream.tell()
+    if math.prod(shape) * dtype.itemsize != count:
+        raise ValueError(f"{count} bytes for {dtype} {list(shape)[:8]}")
+    data = np.empty(count, np.uint8)
+    for start in range(0, count, _CHUNK):
+        part = data[start : start + _CHUNK]
+        if stream.readinto(part) != len(part):
+            raise ValueError("it is cut short")
+    if stream.read(1):  # reading the end compares the checksum of a member
+        raise ValueError("it is longer than it says")
+    return data.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def _check_places(file: BinaryIO, members: list[zipfile.ZipInfo], end: int) -> None:

@@ -80,6 +80,25 @@ def test_headers_that_say_something_else(header, words):
     assert words in refusal(packed({"x.npy": member(np.arange(4.0), **header)}))
 
 
+def test_a_single_array():
+    for array in ARRAYS.values():
+        file = io.BytesIO()
+        np.save(file, array)
+        found = npz.read_npy(file)
+        np.testing.assert_array_equal(found, array)
+        assert found.dtype == array.dtype
+    good = member(np.arange(4.0))
+    for bad in (
+        b"",
+        good[:-1],
+        good + b"x",
+        b"PK" + good,
+        good.replace(b"(4,)", b"(8,)"),
+    ):
+        with pytest.raises(ValueError):
+            npz.read_npy(io.BytesIO(bad))
+
+
 def test_members_that_are_no_arrays():
     array = member(np.arange(4.0))
     assert "it has no labels" in refusal_of("labels", packed({"x.npy": array}))
