@@ -328,12 +328,13 @@ def test_a_pickle_cannot_call_anything(truth, tmp_path, protocol):
     assert not (tmp_path / "made").exists()
 
 
-def crafted(dtype, state) -> bytes:
-    """A batch whose array has a dtype with a state of its own."""
+def crafted(dtype: str, state) -> bytes:
+    """A batch whose array [1,3072] has a dtype with a state of its own."""
     array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
-    made = b"(K\x01(K\x01M\x00\x0cttcnumpy\ndtype\n(" + pickle.dumps(dtype, 0)[:-1]
-    built = made.replace(b"tt", b"t") + b"K\x00K\x01tR" + state + b"b\x89U\x04abcdtb"
-    return b"\x80\x02}(U\x04data" + array + built + b"U\x06labels]K\x01au."
+    made = b"cnumpy\ndtype\n(U\x02" + dtype.encode() + b"K\x00K\x01tR"
+    made += pickle.dumps(state, 2)[2:-1] + b"b"
+    filled = b"(K\x01(K\x01M\x00\x0ct" + made + b"\x89U\x04abcdtb"
+    return b"\x80\x02}(U\x04data" + array + filled + b"U\x06labels]K\x01au."
 
 
 @pytest.mark.parametrize(
@@ -341,16 +342,16 @@ def crafted(dtype, state) -> bytes:
     [
         # fields that hold objects where the type says eight bytes: numpy would follow
         # the pixels as pointers, and the interpreter would end
-        ("V8", pickle.dumps((3, "|", None, ("a",), {"a": ("O", 0)}, 8, 1, 63), 2)),
-        ("V8", pickle.dumps((3, "|", ("O", (1,)), None, None, 8, 1, 63), 2)),
-        ("O8", pickle.dumps((3, "|", None, None, None, -1, -1, 63), 2)),
-        ("u1", pickle.dumps((3, "|", None, ("a",), {"a": ("u1", 0)}, 1, 1, 0), 2)),
-        ("u1", pickle.dumps("text", 2)),
+        ("V8", (3, "|", None, ("a",), {"a": ("O", 0)}, 8, 1, 63)),
+        ("V8", (3, "|", ("O", (1,)), None, None, 8, 1, 63)),
+        ("O8", (3, "|", None, None, None, -1, -1, 63)),
+        ("u1", (3, "|", None, ("a",), {"a": ("u1", 0)}, 1, 1, 0)),
+        ("u1", "text"),
     ],
 )
 def test_no_dtype_is_built_by_a_pickle(truth, tmp_path, dtype, state):
     path = write_python(tmp_path, truth) / "data_batch_1"
-    path.write_bytes(crafted(dtype, state[2:-1]))
+    path.write_bytes(crafted(dtype, state))
     message = failure(tmp_path)
     assert str(path) in message and ("an array of" in message or "a dtype" in message)
 
