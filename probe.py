@@ -5,4 +5,9 @@ from progguide_jax.runtime import command_line
 from progguide_jax.systems import validation
 
 if __name__ == "__main__":
-    command_line.run(probing.probe, new_workdir=False, check=validation.check_probing)
+    command_line.run(
+        probing.probe,
+        new_workdir=False,
+        check=validation.check_probing,
+        sections=("probe",),
+    )

@@ -6,5 +6,8 @@ from progguide_jax.systems import validation
 
 if __name__ == "__main__":
     command_line.run(
-        sampling.generate, new_workdir=False, check=validation.check_command
+        sampling.generate,
+        new_workdir=False,
+        check=validation.check_command,
+        sections=("sample",),
     )

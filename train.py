@@ -5,4 +5,6 @@ from progguide_jax.runtime import command_line
 from progguide_jax.systems import validation
 
 if __name__ == "__main__":
-    command_line.run(training.train, check=validation.check_training)
+    command_line.run(
+        training.train, check=validation.check_training, sections=("train",)
+    )

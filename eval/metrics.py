@@ -32,4 +32,6 @@ def check(config, given) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(evaluation.evaluate, new_workdir=has_a_path, check=check)
+    command_line.run(
+        evaluation.evaluate, new_workdir=has_a_path, check=check, sections=("eval",)
+    )

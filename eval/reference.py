@@ -11,4 +11,6 @@ from progguide_jax.scoring import statistics
 from progguide_jax.systems import validation
 
 if __name__ == "__main__":
-    command_line.run(statistics.refer, check=validation.check_command)
+    command_line.run(
+        statistics.refer, check=validation.check_command, sections=("eval",)
+    )

@@ -16,6 +16,7 @@ PACKAGE = "progguide_jax"
 # room (first name below the package) -> floor
 FLOORS = {
     "registry": 0,
+    "formats": 0,
     "diffusion": 0,
     "guidance": 0,
     "analytic": 0,
@@ -30,6 +31,7 @@ FLOORS = {
     "engine": 2,
     "scoring": 2,
     "experiments": 2,
+    "doctor": 2,
 }
 # floor 2, in the order in which a user types the commands: nothing imports what follows
 ORDER = ("systems", "engine", "scoring", "experiments")

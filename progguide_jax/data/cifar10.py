@@ -56,6 +56,14 @@ def load(
     return batches.Dataset(images, labels, NUM_CLASSES)
 
 
+def prepared(data_dir: str = "") -> str:
+    """The folder of the data set that TFDS has prepared in its data_dir, or ""."""
+    import tensorflow_datasets as tfds
+
+    place = epath.Path(tfds.builder("cifar10", data_dir=data_dir or None).data_path)
+    return str(place) if (place / "dataset_info.json").exists() else ""
+
+
 def _find(data_dir: str, split: str) -> list[cifar10_files.Part]:
     """Looks the forms up in the order that `load` documents."""
     if not data_dir:

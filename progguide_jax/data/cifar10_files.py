@@ -1,17 +1,29 @@
 """The files of CIFAR-10 that need no library: official batches, their tarballs, npz."""
 
-import io
-import pickle
+import gzip
+import hashlib
 import tarfile
-import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
-from progguide_jax.data import reading
+from progguide_jax.data import python_batch, reading
+from progguide_jax.formats import npz, regular
 
+# of files as they are published: bytes, md5 (torchvision and the page of the data set)
+PUBLISHED = {
+    "cifar-10-binary.tar.gz": (170_052_171, "c32a1d4ab5d03f1284b67883e8d87530"),
+    "cifar-10-python.tar.gz": (170_498_071, "c58f30108f718f92721af3b95e74349a"),
+    "data_batch_1": (31_035_704, "c99cafc152244af753f735de768cd75f"),
+    "data_batch_2": (31_035_320, "d4bba439e000b95fd0a9bffe97cbabec"),
+    "data_batch_3": (31_035_999, "54ebc095f3ab1f0389bbae665268c751"),
+    "data_batch_4": (31_035_696, "634d18415352ddfa80567beed471001a"),
+    "data_batch_5": (31_035_623, "482c414d41f54cd18b22e5b47cb7c3cb"),
+    "test_batch": (31_035_526, "40351d587109b95175f43aff81a1287e"),
+}
+_MOST = 2**28  # bytes that an archive may unpack to; the official ones have 186 MB
 _NPZ = "an npz with x_train, y_train, x_test, y_test"
 
 
@@ -47,21 +59,39 @@ def read_folder(folder: epath.Path, layout: Layout, split: str) -> list[Part]:
                 f"{path} is missing: the {split} split of CIFAR-10 is "
                 f"{', '.join(layout.files(split))}"
             )
-        parts.append(layout.parse(path.read_bytes(), str(path)))
+        if not regular.is_file(path):
+            raise ValueError(f"{path} is no file: put the batch of this name there")
+        data = path.read_bytes()
+        _check_published(name, len(data), lambda: hashlib.md5(data), str(path))  # noqa: B023
+        parts.append(layout.parse(data, str(path)))
     return parts
 
 
 def read_tarball(path: epath.Path, layout: Layout, split: str) -> list[Part]:
     members = {f"{layout.folder}/{name}": None for name in layout.files(split)}
-    try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|gz") as tar:
-            for member in tar:
-                if member.name in members:
-                    members[member.name] = tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path}: damaged archive ({reading.reason(error)}): fetch it again"
-        ) from error
+    if not regular.is_file(path):
+        raise ValueError(f"{path} is no file: put the archive there")
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        _check_published(
+            path.name, size, lambda: hashlib.file_digest(file, "md5"), str(path)
+        )
+        file.seek(0)
+        try:
+            unpacked = _Unpacked(file)
+            with tarfile.open(fileobj=unpacked, mode="r|") as tar:
+                for member in tar:
+                    if member.name in members and member.isreg():
+                        if member.size > _MOST:
+                            raise ValueError(f"{member.size} bytes in {member.name}")
+                        members[member.name] = tar.extractfile(member).read()
+            while unpacked.read(1 << 20):  # the checksum stands behind all of it
+                pass
+        except Exception as error:  # damaged archives fail in any way
+            raise ValueError(
+                f"{path}: damaged archive ({reading.reason(error)}): fetch it again"
+            ) from error
     parts = []
     for name, data in members.items():
         if data is None:
@@ -70,12 +100,36 @@ def read_tarball(path: epath.Path, layout: Layout, split: str) -> list[Part]:
     return parts
 
 
+class _Unpacked:
+    """What a gzip archive holds, which is no more than _MOST bytes."""
+
+    def __init__(self, file):
+        self._file, self._left = gzip.GzipFile(fileobj=file), _MOST
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError(f"it unpacks to more than {_MOST} bytes")
+        return data
+
+
+def _check_published(name: str, size: int, digest: Callable, where: str) -> None:
+    """ValueError at a file of a published name and size that has another md5."""
+    expected_size, expected = PUBLISHED.get(name, (-1, ""))
+    if size == expected_size and digest().hexdigest() != expected:
+        raise ValueError(
+            f"{where}: it has the size of the published file and another md5, so it is "
+            "damaged: fetch it again, or rename it if that is what you want"
+        )
+
+
 def read_npz(path: epath.Path, split: str) -> list[Part]:
     """Keras layout: x_train [N,32,32,3], y_train [N] or [N,1], x_test, y_test."""
     names = (f"x_{split}", f"y_{split}")
     images, labels, there = reading.arrays(path, [names], _NPZ)
     if images is None or labels is None:
-        raise ValueError(f"{path}: not {_NPZ}, it holds {', '.join(there)}")
+        raise ValueError(f"{path}: not {_NPZ}, it holds {npz.listed(there)}")
     return [Part(str(path), images, reading.column(labels))]
 
 
@@ -95,45 +149,14 @@ def _parse_binary(data: bytes, where: str) -> Part:
 def _parse_python(data: bytes, where: str) -> Part:
     """A pickled dict: data uint8 [n,3072] (red, green, blue planes), labels [n]."""
     try:
-        content = _BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
-        content = {
-            k.decode() if isinstance(k, bytes) else k: content[k] for k in content
-        }
-        pixels, labels = content["data"], content["labels"]
+        pixels, labels = python_batch.read(data)
         images = pixels.reshape(len(pixels), 3, 32, 32).transpose(0, 2, 3, 1)
-        return Part(where, images, np.asarray(labels))
-    except Exception as error:  # damaged pickles fail in any way
+    except ValueError as error:
         raise ValueError(
             f"{where}: not an official python batch, a dict of data uint8 [n, 3072] "
             f"and labels [n] ({reading.reason(error)}): fetch it again"
         ) from error
-
-
-def _dtype(name: str | bytes, *_) -> np.dtype:
-    # A pickle passes align and copy as 0 and 1, which numpy 2.4 warns of.
-    return np.dtype(name.decode() if isinstance(name, bytes) else name, copy=True)
-
-
-class _BatchUnpickler(pickle.Unpickler):
-    """Builds arrays and builtin containers; every other global is refused."""
-
-    _ALLOWED = {
-        "numpy.ndarray": np.ndarray,
-        "numpy.dtype": _dtype,
-        "multiarray._reconstruct": np.empty(0).__reduce__()[0],
-        # How Python 3 writes arrays at protocol 5 and bytes at protocol 2.
-        "numeric._frombuffer": lambda data, dtype, shape, order: np.frombuffer(
-            data, dtype
-        ).reshape(shape, order=order),
-        "_codecs.encode": lambda text, _: text.encode("latin1"),
-    }
-
-    def find_class(self, module: str, name: str):
-        for core in ("numpy.core.", "numpy._core."):  # before and since numpy 2
-            module = module.removeprefix(core)
-        if f"{module}.{name}" not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return self._ALLOWED[f"{module}.{name}"]
+    return Part(where, images, labels)
 
 
 LAYOUTS = (

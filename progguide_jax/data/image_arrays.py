@@ -1,12 +1,12 @@
 """An .npz of images and labels as a data set."""
 
 import hashlib
-import zipfile
 
 import numpy as np
 from etils import epath
 
 from progguide_jax.data import batches, reading
+from progguide_jax.formats import npz, regular
 
 # (images, labels) of a file with one split
 PAIRS = (("images", "labels"), ("arr_0", "arr_1"))
@@ -41,15 +41,15 @@ def digest(file: str, split: str) -> str:
     same wherever it lies and however it is compressed."""
     path = _path(file)
     try:
-        with path.open("rb") as content, zipfile.ZipFile(content) as members:
-            sums = {i.filename: (i.CRC, i.file_size) for i in members.infolist()}
-    except Exception as error:  # damaged archives fail in any way
-        raise ValueError(f"{path}: not {_FORM} ({reading.reason(error)})") from error
+        with path.open("rb") as file:
+            content = npz.Npz(file)
+    except ValueError as error:
+        raise ValueError(f"{path}: not {_FORM} ({error})") from error
     for pair in _pairs(split):
-        if f"{pair[0]}.npy" in sums:
-            text = repr([sums.get(f"{name}.npy") for name in pair])
+        if pair[0] in content.names:
+            text = repr([content.checksum(name) for name in pair])
             return hashlib.sha256(text.encode()).hexdigest()[:16]
-    raise _absent(path, split, [name.removesuffix(".npy") for name in sums])
+    raise _absent(path, split, content.names)
 
 
 def _path(file: str) -> epath.Path:
@@ -65,6 +65,8 @@ def _path(file: str) -> epath.Path:
             f"data.dir: {path} is a folder: set config.data.dir to {_FORM}, or "
             "config.data.name=folder"
         )
+    if not regular.is_file(path):
+        raise ValueError(f"data.dir: {path} is no file: set config.data.dir to {_FORM}")
     return path
 
 
@@ -75,7 +77,7 @@ def _pairs(split: str) -> list[tuple[str, str]]:
 def _absent(path: epath.Path, split: str, names: list[str]) -> ValueError:
     other = "" if split == "train" else ", or set config.eval.split=train"
     return ValueError(
-        f"{path}: has no split {split}, it holds {', '.join(names) or 'nothing'}: name "
+        f"{path}: has no split {split}, it holds {npz.listed(names)}: name "
         f"the arrays x_{split} and y_{split}{other}"
     )
 

@@ -9,6 +9,7 @@ from etils import epath
 from PIL import Image
 
 from progguide_jax.data import image_arrays, reading
+from progguide_jax.formats import npz
 
 _FORMS = (
     "a samples.npz (images, labels), a .npz of the ADM suite (arr_0, arr_1) or a "
@@ -61,7 +62,7 @@ def _read_npz(path: epath.Path) -> tuple[np.ndarray, np.ndarray | None]:
     if images is None:
         raise ValueError(
             f"{path}: has neither images nor arr_0, it holds "
-            f"{', '.join(found) or 'nothing'}: name the array of images so"
+            f"{npz.listed(found)}: name the array of images so"
         )
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise ValueError(

@@ -8,6 +8,8 @@ import numpy as np
 import tqdm
 from etils import epath
 
+from progguide_jax.formats import npz, regular
+
 
 def arrays(
     path: epath.Path, pairs: Sequence[tuple[str, str]], what: str
@@ -15,13 +17,16 @@ def arrays(
     """(images, labels, all names) of an .npz: the first of `pairs`, (name of images,
     name of labels), whose images are there. None is what is not there; ValueError,
     saying that the file is not `what`, if it is damaged."""
+    if not regular.is_file(path):
+        raise ValueError(f"{path} is no file: name {what}")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            names = list(content.files)
+        with path.open("rb") as file:
+            content = npz.Npz(file)
+            names = content.names
             pair = next((p for p in pairs if p[0] in names), ())
             found = [content[name] if name in names else None for name in pair]
-    except Exception as error:  # damaged archives fail in any way
-        raise ValueError(f"{path}: not {what} ({reason(error)})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: not {what} ({error})") from error
     images, labels = found or (None, None)
     return images, labels, names
 

@@ -4,6 +4,7 @@ import numpy as np
 from etils import epath
 
 from progguide_jax.engine import probing
+from progguide_jax.formats import npz, regular
 from progguide_jax.guidance import references, rules, schedules
 from progguide_jax.systems import build, entries, specs
 
@@ -84,10 +85,10 @@ def _read_table(path: str) -> np.ndarray:
             "the table schedule needs weights over t: set --config.guidance.table.file "
             "to a .npy or text file"
         )
-    if not epath.Path(path).is_file():
+    if not regular.is_file(path):
         raise FileNotFoundError(f"no table of weights at {path}")
     try:
         with epath.Path(path).open("rb") as file:
-            return np.load(file) if path.endswith(".npy") else np.loadtxt(file)
-    except (ValueError, EOFError) as error:
+            return npz.read_npy(file) if path.endswith(".npy") else np.loadtxt(file)
+    except ValueError as error:
         raise ValueError(f"{path} holds no table of numbers ({error})") from error

@@ -32,7 +32,7 @@ _TYPES = {
     14: ("bfloat16", 13),
     19: ("float16", 13),
 }
-_MAX_FILLED = 2**28  # values that a file may leave out of one constant
+_MAX_FILLED = 2**24  # values of all constants of which a file leaves some out
 _FIXED = {_FIXED32: 4, _FIXED64: 8}
 
 
@@ -51,6 +51,7 @@ def read(data: memoryview) -> dict[str, np.ndarray]:
     data: the whole file. ValueError if it is no GraphDef or cut short.
     """
     constants: dict[str, np.ndarray] = {}
+    room = _MAX_FILLED
     for field, wire, value in _fields(data):
         if field not in _GRAPH_FIELDS:
             raise ValueError(f"no GraphDef: it has a field {field}")
@@ -59,11 +60,12 @@ def read(data: memoryview) -> dict[str, np.ndarray]:
         name, op, tensor = _node(_message(wire, value))
         if op == "Const" and tensor is not None:
             try:
-                array = _tensor(tensor)
+                array, filled = _tensor(tensor, room)
             except ValueError as error:
                 raise ValueError(f"the constant {name}: {error}") from error
             if name in constants:
                 raise ValueError(f"two constants have the name {name}")
+            room -= filled
             if array is not None:
                 constants[name] = array
     return constants
@@ -88,8 +90,9 @@ def _node(data: memoryview) -> tuple[str, str, memoryview | None]:
     return name, op, tensor
 
 
-def _tensor(data: memoryview) -> np.ndarray | None:
-    """The value of a TensorProto; None for strings."""
+def _tensor(data: memoryview, room: int) -> tuple[np.ndarray | None, int]:
+    """The value of a TensorProto, None for strings; how many of its values were made
+    because the file leaves some out, at most `room`."""
     dtype, shape, content, listed = 0, [], None, {}
     for field, wire, value in _fields(data):
         if field == _DTYPE and wire == _VARINT:
@@ -101,7 +104,7 @@ def _tensor(data: memoryview) -> np.ndarray | None:
         else:
             listed.setdefault(field, []).append((wire, value))
     if dtype == _STRING:
-        return None
+        return None, 0
     if dtype not in _TYPES:
         raise ValueError(f"type {dtype} is none of floats, integers and bool")
     kind, field = _TYPES[dtype]
@@ -109,18 +112,19 @@ def _tensor(data: memoryview) -> np.ndarray | None:
     if content:
         if len(content) != count * raw_arrays.ITEM_BYTES[kind]:
             raise ValueError(f"{len(content)} bytes for {kind} {shape}")
-        return raw_arrays.decode(content, kind).reshape(shape)
+        return raw_arrays.decode(content, kind).reshape(shape), 0
     values = _listed(listed.get(field, []), kind)
     if len(values) > count:
         raise ValueError(f"{len(values)} values for {kind} {shape}")
     if len(values) <= 1:
         # A view, because a few bytes may ask for any shape.
         value = values[0] if len(values) else np.zeros((), values.dtype)
-        return np.broadcast_to(value, shape)
-    if count > _MAX_FILLED:
-        raise ValueError(f"{len(values)} values for {kind} {shape}")
+        return np.broadcast_to(value, shape), 0
+    filled = count if len(values) < count else 0
+    if filled > room:
+        raise ValueError(f"{len(values)} values for {kind} {shape}, the rest left out")
     # The last value stands for all that are left out.
-    return np.pad(values, (0, count - len(values)), mode="edge").reshape(shape)
+    return np.pad(values, (0, count - len(values)), mode="edge").reshape(shape), filled
 
 
 def _listed(parts: list, kind: str) -> np.ndarray:

@@ -42,6 +42,8 @@ def find(known: Sequence[WeightFile], path: str = "") -> Found:
     path = os.path.expanduser(path)
     if path and not os.path.exists(path):
         raise FileNotFoundError(f"no weights: {path} does not exist: mend {_KEY}")
+    if path and not os.path.isdir(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is no file of weights: mend {_KEY}")
     if path and not os.path.isdir(path):
         return _checked(known, path)
     folders = [path] if path else [*_folders(), _hub()]

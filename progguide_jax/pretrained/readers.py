@@ -9,9 +9,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from progguide_jax.formats import regular
 from progguide_jax.pretrained import graph_def, safetensors_file, torch_files
 
 _HEAD = 512
+_LONGEST = 300  # characters of what is wrong with a file
 # first bytes -> what such a file is
 _FOREIGN = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file: run `git lfs pull`"),
@@ -37,11 +39,18 @@ def read(path: str) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f"no checkpoint: {path} does not exist")
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder: name the checkpoint file in it")
+    if not regular.is_file(path):
+        raise ValueError(f"{path} is no file: name a checkpoint file")
     with open(path, "rb") as file:
         try:
             tensors = _read(file, os.path.getsize(path))
-        except ValueError as error:
-            raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        except OSError:
+            raise
+        except Exception as error:  # a damaged file can raise almost anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if len(reason) > _LONGEST:  # names in the file may be long
+                reason = f"{reason[: _LONGEST // 2]} ... {reason[-_LONGEST // 2 :]}"
+            raise ValueError(f"{path}: {reason}") from error
     if not tensors:
         raise ValueError(f"{path}: a checkpoint that holds no tensors")
     return tensors

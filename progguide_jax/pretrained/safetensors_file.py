@@ -117,5 +117,6 @@ def _type(name: str, entry: dict[str, Any], num_bytes: int) -> tuple[str, list[i
 
 
 def _naturals(value: Any) -> bool:
-    """Whether value is a list of integers >= 0."""
-    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+    """Whether value is a list of at most 64 integers in 0 ... 2^63 - 1."""
+    known = isinstance(value, list) and len(value) <= 64
+    return known and all(type(n) is int and 0 <= n < 2**63 for n in value)

@@ -6,6 +6,8 @@ of parts of storages that the caller reads.
 
 from typing import Any, NamedTuple
 
+from progguide_jax.formats import pickles
+
 # torch.<name>Storage -> dtype of raw_arrays
 _STORAGES = {
     "Double": "float64",
@@ -51,28 +53,6 @@ class Module:
     attributes: Any = None
 
 
-def expect(value: Any, kind: type) -> Any:
-    """The value, if of this very type: a Tensor is a tuple too."""
-    if type(value) is not kind:
-        raise ValueError(f"a {type(value).__name__} where a {kind.__name__} belongs")
-    return value
-
-
-def fill(target: Any, pairs: list[Any]) -> dict:
-    """Puts [key, value, key, value, ...] into a dict."""
-    expect(target, dict)
-    if len(pairs) % 2:
-        raise ValueError("a key without a value")
-    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if type(key) not in (str, int, float, bool, type(None)):
-            raise ValueError(f"a dict has a {type(key).__name__} for a key")
-        # Below, the hash of an integer is itself; above, many may have the same.
-        if type(key) is int and abs(key) >= 2**60:
-            raise ValueError("a dict has a key of more than 60 bits")
-        target[key] = value
-    return target
-
-
 def named(whole: str) -> Any:
     """What "module.name" stands for."""
     if whole in _GLOBALS:
@@ -88,7 +68,7 @@ def named(whole: str) -> Any:
 def ordered_dict(pairs: Any = ()) -> dict:
     target: dict = {}
     for pair in pairs:
-        fill(target, list(_sequence(pair, 2)))
+        pickles.fill(target, list(_sequence(pair, 2)))
     return target
 
 
@@ -129,7 +109,7 @@ def _rebuild_tensor_v2(
     metadata: Any = None,
 ) -> Tensor:
     if metadata:  # bits such as "neg": the values are not those that are stored
-        names = [name for name, bit in expect(metadata, dict).items() if bit]
+        names = [name for name, bit in pickles.expect(metadata, dict).items() if bit]
         if names:
             raise ValueError(f"a tensor with the bit {str(names[0])[:20]!r}")
         if len(metadata) > 8:  # one dict for many tensors would be searched often
@@ -148,7 +128,9 @@ _GLOBALS: dict[str, Any] = {
     **{f"torch.{name}Storage": StorageType(to) for name, to in _STORAGES.items()},
     "torch.jit._pickle.restore_type_tag": lambda value, type_name: value,
     **{
-        f"torch.jit._pickle.build_{kind}list": lambda values: expect(values, list)
+        f"torch.jit._pickle.build_{kind}list": lambda values: pickles.expect(
+            values, list
+        )
         for kind in ("int", "double", "bool", "tensor")
     },
 }

@@ -76,6 +76,8 @@ def value_of(text: str, kind: type) -> bool | int | float:
     value = _BOOLS.get(text.lower()) if kind is bool else _number(text, kind)
     if value is None:
         raise ValueError(TO_TYPE[kind])
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("it does not fit into 64 bits: type a smaller number")
     return value
 
 
@@ -91,18 +93,26 @@ def _number(text: str, kind: type) -> int | float | None:
 def as_tuple(text: str, before: tuple) -> tuple:
     """The tuple that text holds: as Python writes it, words between commas, or cells
     between semicolons. Its elements are numbers or words as those of `before` are; one
-    alone is a tuple of it.
+    alone is a tuple of it. ValueError at anything but numbers, words and tuples.
     """
     kind = type(before[0]) if before else None
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         words = text.split(";")  # cells, which may have commas of their own
         if "=" not in text and kind in (str, int, float):
             words = text.strip("()[] ").split(",")
         value = [word.strip() for word in words if word.strip()]
     value = tuple(value) if isinstance(value, tuple | list) else (value,)
+    if not _is_plain(value):
+        raise ValueError("type numbers or words, with commas between them")
     return tuple(_element(v, kind) for v in value) if kind in (int, float) else value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _element(value: Any, kind: type) -> Any:

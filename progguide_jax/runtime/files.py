@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from progguide_jax.formats import npz, regular
+
 
 def write(path: str | os.PathLike, content: bytes) -> None:
     """content to path; a reader sees the old file or the whole new one."""
@@ -53,10 +55,12 @@ def save_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
 
 def load_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of an .npz; ValueError with one line if it is damaged."""
-    try:
-        with epath.Path(path).open("rb") as file, np.load(file) as arrays:
-            return dict(arrays)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # zipfile, zlib and numpy raise many types
-        raise ValueError(f"{path} cannot be read ({error}): remove it") from error
+    path = epath.Path(path)
+    if path.exists() and not regular.is_file(path):
+        raise ValueError(f"{path} cannot be read (it is no file): remove it")
+    with path.open("rb") as file:
+        try:
+            arrays = npz.Npz(file)
+            return {name: arrays[name] for name in arrays.names}
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read ({error}): remove it") from error

@@ -1,14 +1,48 @@
 """SIGTERM and Ctrl-C as a question that long work asks between two of its steps."""
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
 _WORDS = b"\nstopping when this step has ended and is saved; again: at once\n"
+# the last signal that was asked about; the service of jax.distributed hears no other
+_last: int = signal.SIGTERM
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM outside of a `Stop`: what Ctrl-C is, under another name."""
+
+
+class Stopped(InterruptedError):
+    """Work that was stopped by the signal `signum`, and goes on from what is saved."""
+
+    def __init__(self, message: str, signum: int):
+        super().__init__(message)
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated, once: a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(signum: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Stop:
@@ -42,7 +76,7 @@ class Stop:
         return self._asked.is_set()
 
     def check(self, step: int, done: str) -> None:
-        """InterruptedError if `asked`; done: what is saved, as in "3 of 5 batches"."""
+        """Stopped if `asked`; done: what is saved, as in "3 of 5 batches"."""
         if self.asked(step):
             raise interrupted(done)
 
@@ -52,13 +86,15 @@ class Stop:
             signal.signal(*self._old_handlers.popitem())
 
     def _on_signal(self, signum: int, frame: Any) -> None:
+        global _last
+        _last = signum
         self._asked.set()
         self.give_back()
         os.write(2, _WORDS)  # print may be what was interrupted
 
 
-def interrupted(done: str) -> InterruptedError:
+def interrupted(done: str) -> Stopped:
     """The error of work that was stopped, and goes on after `done`."""
-    return InterruptedError(
-        f"stopped by a signal after {done}, saved: the same command goes on"
+    return Stopped(
+        f"stopped by a signal after {done}, saved: the same command goes on", _last
     )

@@ -1,7 +1,7 @@
 """Feature extractors: a network with public weights, run over images batch by batch."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -63,12 +63,16 @@ def _module(name: str) -> Any:
     return pixels.Pixels() if name == "pixels" else vit.create(name)
 
 
+def known_files(name: str) -> Sequence[locate.WeightFile]:
+    """The public files of weights of a network of NAMES, best first."""
+    if name == "inception":
+        return inception_names.WEIGHTS
+    return (resnet_names if name in _DEPTHS else vit_names).WEIGHTS[name]
+
+
 def _read(name: str, module: Any, weights: str) -> tuple[dict, str, bool]:
     """(variables, sha256 of the file, whether it is a public one) of the network."""
-    known = inception_names.WEIGHTS
-    if name != "inception":
-        names = resnet_names if name in _DEPTHS else vit_names
-        known = names.WEIGHTS[name]
+    known = known_files(name)
     found = locate.find(known, weights)
     source = readers.read(found.path)
     if name in _DEPTHS:

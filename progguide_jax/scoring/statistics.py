@@ -11,6 +11,7 @@ from etils import epath
 
 from progguide_jax import data
 from progguide_jax.engine import results
+from progguide_jax.formats import npz, regular
 from progguide_jax.metrics import frechet, suite
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests, files, sharding, upgrades
@@ -85,7 +86,7 @@ def read(path: str, per_class: bool = False) -> RealImages:
 
 
 def _load(path: str) -> dict[str, np.ndarray]:
-    if not epath.Path(path).is_file():
+    if not regular.is_file(path):
         raise FileNotFoundError(
             f"no reference statistics at {path}: python -m eval.reference makes them, "
             "or set --config.eval.reference to an .npz with mu and sigma"
@@ -94,48 +95,89 @@ def _load(path: str) -> dict[str, np.ndarray]:
         return files.load_npz(path)
     except ValueError as error:  # which says: remove it; it may be another's
         raise ValueError(
-            f"{path} holds no reference statistics: {str(error).partition(': ')[0]}"
+            f"{path} holds no reference statistics: "
+            f"{str(error).removesuffix(': remove it')}"
         ) from error
 
 
 def _parse(path, arrays: dict[str, np.ndarray], per_class: bool) -> RealImages:
     if not {"mu", "sigma"} <= set(arrays):
         raise ValueError(
-            f"{path} holds {', '.join(sorted(arrays))}: reference statistics need mu "
+            f"{path} holds {npz.listed(sorted(arrays))}: reference statistics need mu "
             "and sigma"
         )
-    mean, covariance = (np.asarray(arrays[k], np.float64) for k in ("mu", "sigma"))
-    mean = mean.reshape(-1)
-    if covariance.shape != (len(mean), len(mean)):
+    features, labels = arrays.get("features"), arrays.get("labels")
+    whole = _reference(path, arrays["mu"].reshape(-1), arrays["sigma"], features)
+    if features is not None and labels is not None:
+        _expect(path, "labels", labels, "iu", features.shape[:1])
+    classes = None
+    if per_class and "class_mu" in arrays:
+        if not {"class_sigma", "features", "labels"} <= set(arrays):
+            raise ValueError(f"{path} lacks arrays of its classes: make it again")
+        means, covariances = arrays["class_mu"], arrays["class_sigma"]
+        _expect(path, "class_mu", means, "f", (*means.shape[:1], len(whole.mean)))
+        _expect(path, "class_sigma", covariances, "f", (*means.shape, means.shape[1]))
+        classes = [
+            _reference(path, mean, covariance, features[labels == label])
+            for label, (mean, covariance) in enumerate(
+                zip(means, covariances, strict=True)
+            )
+        ]
+    if "about" in arrays:  # settings and images: the last bits of moments may differ
+        about = _about(path, arrays["about"])
+    else:
+        moments = digests.digest([whole.mean, whole.covariance])
+        about = {"file": os.path.basename(path), "moments": moments}
+    return RealImages(about, whole, classes, labels)
+
+
+def _reference(path, mean, covariance, features) -> suite.Reference:
+    """Moments and features; ValueError if they are none."""
+    _expect(path, "mu", mean, "fiu", mean.shape)
+    mean, dim = np.asarray(mean, np.float64), len(mean)
+    if covariance.shape != (dim, dim) or not dim:
         raise ValueError(
-            f"{path}: mu has {len(mean)} dimensions and sigma is {covariance.shape}: "
+            f"{path}: mu has {dim} dimensions and sigma is {covariance.shape}: "
             "the file is damaged, make it again"
         )
+    _expect(path, "sigma", covariance, "fiu", (dim, dim))
+    if features is not None:
+        _expect(path, "features", features, "f", (*features.shape[:1], dim))
+    covariance = np.asarray(covariance, np.float64)
     scale = np.abs(covariance).max()
     if not np.allclose(covariance, covariance.T, rtol=0, atol=1e-6 * scale):
         raise ValueError(f"{path}: sigma is not symmetric, so it is no covariance")
-    classes = None
-    if per_class and "class_mu" in arrays:
-        classes = [
-            suite.Reference(
-                class_mean,
-                class_covariance,
-                arrays["features"][arrays["labels"] == label],
-                frechet.root(class_covariance),
-            )
-            for label, (class_mean, class_covariance) in enumerate(
-                zip(arrays["class_mu"], arrays["class_sigma"], strict=True)
-            )
-        ]
-    whole = suite.Reference(
-        mean, covariance, arrays.get("features"), frechet.root(covariance)
-    )
-    if "about" in arrays:  # settings and images: the last bits of moments may differ
-        about = json.loads(str(arrays["about"]))
-    else:
-        moments = digests.digest([mean, covariance])
-        about = {"file": os.path.basename(path), "moments": moments}
-    return RealImages(about, whole, classes, arrays.get("labels"))
+    root = frechet.root(covariance)
+    if not np.allclose(root @ root.T, covariance, rtol=0, atol=1e-4 * scale):
+        raise ValueError(
+            f"{path}: sigma has negative eigenvalues, so it is no covariance: the file "
+            "is damaged, make it again"
+        )
+    return suite.Reference(mean, covariance, features, root)
+
+
+def _expect(path, name: str, array: np.ndarray, kinds: str, shape: tuple) -> None:
+    """ValueError unless an array has one of the kinds, the shape and finite values."""
+    good = array.ndim > 0 and array.dtype.kind in kinds and array.shape == shape
+    if not good or not np.all(np.isfinite(array)):
+        what = "values that are not finite" if good else array.dtype
+        raise ValueError(
+            f"{path}: {name} is {list(array.shape)} of {what}, expected finite numbers "
+            f"{list(shape)}: the file is damaged, make it again"
+        )
+
+
+def _about(path, text: np.ndarray) -> dict:
+    """What made a file of ours: the names of its features, data and split."""
+    try:
+        about = json.loads(str(text))
+        _ = about["features"]["name"], about["features"]["weights"]
+        _ = about["data"]["name"], about["data"].get("digest"), about["split"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: what made it cannot be read: the file is damaged, make it again"
+        ) from error
+    return about
 
 
 def _check_fit(config, reference, extractor, path) -> None:
@@ -235,7 +277,7 @@ def _adopt(path: epath.Path, settings: dict) -> None:
         if old.with_suffix(".json").exists():
             continue
         try:
-            about = json.loads(str(files.load_npz(old)["about"]))
+            about = _about(old, files.load_npz(old)["about"])
         except (KeyError, ValueError):
             continue
         data = upgrades.upgrade({"data": about["data"]})["data"]

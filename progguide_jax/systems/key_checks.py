@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from progguide_jax.guidance import schedules
+from progguide_jax.runtime import config as config_lib
 
 
 def get(config: ml_collections.ConfigDict, key: str) -> Any:
@@ -15,6 +16,14 @@ def get(config: ml_collections.ConfigDict, key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part)
     return value
+
+
+def check_sizes(config: ml_collections.ConfigDict) -> None:
+    """ValueError at a whole number that no array could count to."""
+    for key, value in config_lib.flat(config.to_dict()).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if type(number) is int and not -(2**31) <= number < 2**32:
+                raise ValueError(f"{key} is {value}: use at most 2^32 - 1")
 
 
 def check_ranges(config: ml_collections.ConfigDict, ranges: Iterable[tuple]) -> None:

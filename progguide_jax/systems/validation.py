@@ -38,13 +38,14 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "at least 1",
         lambda x: x >= 1,
         """data.image_size data.channels data.num_classes data.num_examples
-        noise.num_timesteps model.label_dim model.unet.base_channels
+        model.label_dim model.unet.base_channels
         model.unet.num_res_blocks model.pix_film.width model.pix_film.depth
         train.num_steps train.batch_size train.log_every train.checkpoint_every
         train.keep train.sample_steps probe.num_examples probe.batch_size
         probe.checkpoint_every sample.num_images sample.batch_size
         sample.num_steps""",
     ),
+    ("in 1 ... 1,000,000", lambda x: 1 <= x <= 1_000_000, "noise.num_timesteps"),
     ("in 0 ... 2^32 - 1", lambda x: 0 <= x < 2**32, "seed probe.seed sample.seed"),
     (
         "at least 0",
@@ -110,6 +111,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
                 registry.check(key, name, table)
         for key, choices in _CHOICES.items():
             registry.check(key, key_checks.get(config, key), choices)
+        key_checks.check_sizes(config)
         key_checks.check_ranges(config, _RANGES)
         for line in entries.unused([config], ("data", "noise", "model", "train")):
             raise ValueError(line)

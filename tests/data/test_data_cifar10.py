@@ -3,6 +3,8 @@
 The forms are written here by hand from their descriptions, with a few images each.
 """
 
+import gzip
+import hashlib
 import io
 import json
 import os
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from progguide_jax.data import cifar10
+from progguide_jax.data import cifar10, cifar10_files
 
 SPLITS = {"train": 15, "test": 4}
 TRAIN_FILES = [f"data_batch_{i}" for i in range(1, 6)]
@@ -324,6 +326,93 @@ def test_a_pickle_cannot_call_anything(truth, tmp_path, protocol):
         assert str(folder / "data_batch_1") in message
         assert "it asks for " in message and f".{function.__name__})" in message
     assert not (tmp_path / "made").exists()
+
+
+def crafted(dtype: str, state) -> bytes:
+    """A batch whose array [1,3072] has a dtype with a state of its own."""
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+    made = b"cnumpy\ndtype\n(U\x02" + dtype.encode() + b"K\x00K\x01tR"
+    made += pickle.dumps(state, 2)[2:-1] + b"b"
+    filled = b"(K\x01(K\x01M\x00\x0ct" + made + b"\x89U\x04abcdtb"
+    return b"\x80\x02}(U\x04data" + array + filled + b"U\x06labels]K\x01au."
+
+
+@pytest.mark.parametrize(
+    "dtype, state",
+    [
+        # fields that hold objects where the type says eight bytes: numpy would follow
+        # the pixels as pointers, and the interpreter would end
+        ("V8", (3, "|", None, ("a",), {"a": ("O", 0)}, 8, 1, 63)),
+        ("V8", (3, "|", ("O", (1,)), None, None, 8, 1, 63)),
+        ("O8", (3, "|", None, None, None, -1, -1, 63)),
+        ("u1", (3, "|", None, ("a",), {"a": ("u1", 0)}, 1, 1, 0)),
+        ("u1", "text"),
+    ],
+)
+def test_no_dtype_is_built_by_a_pickle(truth, tmp_path, dtype, state):
+    path = write_python(tmp_path, truth) / "data_batch_1"
+    path.write_bytes(crafted(dtype, state))
+    message = failure(tmp_path)
+    assert str(path) in message and ("an array of" in message or "a dtype" in message)
+
+
+@pytest.mark.parametrize("kind", ["python", "binary"])
+def test_an_archive_is_read_to_its_checksum(truth, tmp_path, kind):
+    """Every flipped bit of the members and of the CRC behind them is seen."""
+    write = write_python if kind == "python" else write_binary
+    path = pack(write, tmp_path, truth)
+    whole = path.read_bytes()
+    for place in [*range(60, len(whole), len(whole) // 15), *range(-8, 0)]:
+        broken = bytearray(whole)
+        broken[place] ^= 1
+        path.write_bytes(broken)
+        assert str(path) in failure(tmp_path)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_file_of_the_published_size_has_the_published_digest(
+    truth, tmp_path, monkeypatch, archive
+):
+    path = pack(write_python, tmp_path, truth)
+    place = path if archive else tmp_path / "unpacked"
+    if not archive:
+        path = tmp_path / "unpacked" / "cifar-10-batches-py" / "data_batch_2"
+    content = path.read_bytes()
+    md5 = hashlib.md5(content).hexdigest()
+    published = {path.name: (len(content), md5)}
+    monkeypatch.setattr(cifar10_files, "PUBLISHED", published)
+    assert len(cifar10.load(str(place)).labels) == 15
+    monkeypatch.setitem(published, path.name, (len(content), md5[::-1]))
+    message = failure(place)
+    assert str(path) in message and "another md5" in message
+    monkeypatch.setitem(published, path.name, (len(content) + 1, md5[::-1]))
+    assert len(cifar10.load(str(place)).labels) == 15  # somebody's own
+
+
+def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    """A member that says 2 GB, and zeros without end."""
+    monkeypatch.setattr(cifar10_files, "_MOST", 2**20)
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    info = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+    for size, there in ((2**31, 0), (2**21, 2**21)):
+        info.size = size
+        path.write_bytes(gzip.compress(info.tobuf() + bytes(there)))
+        message = failure(tmp_path)
+        assert f"{size} bytes" in message and "fetch it again" in message
+        assert len(message) < 400
+    info.name = "other"
+    path.write_bytes(gzip.compress(info.tobuf() + bytes(2**21)))
+    assert f"more than {2**20} bytes" in failure(tmp_path)
+
+
+def test_what_is_no_file_is_named(truth, tmp_path):
+    folder = write_binary(tmp_path, truth)
+    for name in ("cifar-10-binary.tar.gz", "cifar10.npz"):
+        os.mkfifo(tmp_path / name)
+        assert "is no file" in failure(tmp_path / name)
+    (folder / "data_batch_3.bin").unlink()
+    (folder / "data_batch_3.bin").mkdir()
+    assert "is no file" in failure(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import checkpoint_files as files
 import numpy as np
 import pytest
 
-from progguide_jax.pretrained import readers
+from progguide_jax.pretrained import locate, readers
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 CHECKPOINTS = [
@@ -213,6 +213,36 @@ def test_archives_that_are_something_else(tmp_path):
         readers.read(tmp_path)
     with pytest.raises(FileNotFoundError, match="missing does not exist"):
         readers.read(tmp_path / "missing")
+
+
+def test_a_graph_that_leaves_out_too_much(tmp_path):
+    """Two values of 2^27, or of 2^23 in each of three constants: 3 GB, and 0.6."""
+    two = files.field(5, np.array([1, 2], "<f4").tobytes())
+    path = tmp_path / "x"
+    path.write_bytes(files.constant("a", 1, (2**27,), two))
+    assert "2 values for float32 [134217728], the rest left out" in refusal(path)
+    path.write_bytes(b"".join(files.constant(n, 1, (2**23,), two) for n in "abc"))
+    assert "the constant c: 2 values for float32 [8388608]" in refusal(path)
+
+
+def test_an_error_has_few_characters(tmp_path):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    path = tmp_path / "x"
+    header = {"n" * 10**5: entry, "m": entry}
+    path.write_bytes(files.safetensors(header, bytes(4)))
+    assert len(refusal(path)) < 500 and refusal(path).endswith(
+        "overlaps the one before"
+    )
+    entry = {"dtype": "F32", "shape": [2**62] * 10**4, "data_offsets": [0, 4]}
+    path.write_bytes(files.safetensors({"n": entry}, bytes(4)))
+    assert len(refusal(path)) < 500 and "has shape" in refusal(path)
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / "x")
+    assert "is no file" in refusal(tmp_path / "x")
+    with pytest.raises(ValueError, match="no file of weights"):
+        locate.find([], str(tmp_path / "x"))
 
 
 def test_damaged_archives(tmp_path):

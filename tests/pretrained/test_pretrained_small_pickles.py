@@ -112,7 +112,7 @@ MODULUS = 2**61 - 1  # of Python's hash of integers
         pytest.param(DOUBLED + b")R.", "not callable", id="function"),
         pytest.param(SIZE + DOUBLED + b"\x81.", "makes an object", id="class"),
         pytest.param(DOUBLED + b"}b.", "where a Module belongs", id="state"),
-        pytest.param(DOUBLED + b"h\x00\x93.", "expected str", id="global"),
+        pytest.param(DOUBLED + b"h\x00\x93.", "where a str belongs", id="global"),
         pytest.param(rebuild(files.code(MEMORY), b"K\x00", DOUBLED, b")", b"\x89N"),
                      "64 bits", id="size"),
         pytest.param(rebuild(files.code(MEMORY), DOUBLED, b")", b")", b"\x89N"),

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from configs import base
-from progguide_jax.runtime import command_line
+from progguide_jax.runtime import command_line, stopping
 from progguide_jax.runtime import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -291,6 +292,18 @@ def test_the_check_comes_before_the_work(capsys, recipe, tmp_path):
         (["--workdri=x"], "Did you mean: workdir"),
         (["stray"], "unexpected argument 'stray'"),
         (["--config.data.flip", "False"], "true or false comes after an ="),
+        (["--config.sample.offset=99999999999999999999999"], "does not fit into 64"),
+        (["--config.experiment.scales={}"], "is '{}': type numbers or words"),
+        (["--config.guidance.references=[{1: 2}]"], "type numbers or words"),
+        (["--config.data.dir=a\0b"], "config.data.dir is 'a\\x00b': leave out the"),
+        (["--workdir=a\0b"], "leave out the null character"),
+        (["--flagfile=/no/such"], "--flagfile is not known here"),
+        (["--undefok=x", "--x=1"], "--undefok is not known here"),
+        (["--config.help"], "unknown config key 'help': --print_config lists"),
+        ([f"--{'x' * 5000}"], "unknown flag --xxx"),
+        ([f"--config.{'x' * 5000}=1"], "unknown flag --config.xxx"),
+        ([f"--config.train.num_steps={'9' * 9000}"], "type a whole number"),
+        ([f"--config.data.name={'x' * 9000}", "stray"], "unexpected argument 'stray'"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_one_line_and_code_2(
@@ -299,7 +312,7 @@ def test_a_wrong_argument_is_one_line_and_code_2(
     code, lines = ended(
         capsys, never, f"--config={recipe}", f"--workdir={tmp_path / 'w'}", *arguments
     )
-    assert code == 2 and len(lines) == 1
+    assert code == 2 and len(lines) == 1 and len(lines[0]) <= 500
     assert lines[0].startswith("error: ") and words in lines[0]
     assert not (tmp_path / "w").exists()
 
@@ -357,6 +370,38 @@ def test_an_error_of_the_run_is_one_line_and_code_1(capsys, recipe, tmp_path, er
     assert "Traceback" in log and type(error).__name__ in log and "in main" in log
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 6 GiB"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory on GPU\nmore"),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(capsys, recipe, tmp_path, error):
+    def main(config, workdir):
+        raise error
+
+    arguments = [f"--config={recipe}", f"--workdir={tmp_path}"]
+    with pytest.raises(SystemExit) as end:
+        command_line.run(main, ["prog", *arguments], sections=("probe",))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert end.value.code == 1 and str(error).splitlines()[0] in line
+    size = base.get_config().probe.batch_size
+    assert f"lower --config.probe.batch_size (it is {size})" in line
+    assert "train.batch_size" not in line
+    assert "in main" in (tmp_path / "error.log").read_text()
+    assert "train.batch_size" in ended(capsys, main, *arguments)[1][0]
+
+
+def test_an_error_of_the_accelerator_is_one_line(capsys, recipe, tmp_path):
+    def main(config, workdir):
+        raise jax.errors.JaxRuntimeError("INTERNAL: " + "x" * 9000 + " the end")
+
+    code, lines = ended(capsys, main, f"--config={recipe}", f"--workdir={tmp_path}")
+    assert code == 1 and len(lines) == 1 and len(lines[0]) <= 500
+    assert "INTERNAL: x" in lines[0] and lines[0].endswith("x the end")
+
+
 def test_no_log_of_an_error_lies_beside_a_good_result(recipe, tmp_path):
     (tmp_path / "error.log").write_text("Traceback of a command before")
     arguments = ["prog", f"--config={recipe}", f"--workdir={tmp_path}"]
@@ -378,14 +423,31 @@ def test_ctrl_c_is_one_line_and_code_130(capsys, recipe, tmp_path):
 
     code, lines = ended(capsys, main, f"--config={recipe}", f"--workdir={tmp_path}")
     assert code == 130 and lines == ["interrupted"]
+    assert not (tmp_path / "error.log").exists()
 
-    def stopped(config, workdir):
-        raise InterruptedError("stopped by a signal after step 3, saved")
 
-    code, lines = ended(capsys, stopped, f"--config={recipe}", f"--workdir={tmp_path}")
-    assert code == 130 and lines == [
-        "interrupted: stopped by a signal after step 3, saved"
-    ]
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_each_signal_has_its_code(capfd, recipe, tmp_path, number, code):
+    """EX_TEMPFAIL of sysexits.h, and 128 + SIGINT of shells; saved or not."""
+    before = signal.getsignal(number)
+    arguments = ["prog", f"--config={recipe}", f"--workdir={tmp_path}"]
+
+    def between_steps(config, workdir):
+        with stopping.Stop() as stop:
+            for step in range(3):
+                stop.check(step, f"step {step}")
+                os.kill(os.getpid(), number)
+
+    def while_compiling(config, workdir):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    for main, words in ((between_steps, "after step 1, saved"), (while_compiling, "")):
+        with pytest.raises(SystemExit) as end:
+            command_line.run(main, arguments)
+        last = capfd.readouterr().err.splitlines()[-1]
+        assert end.value.code == code and words in last
+        assert signal.getsignal(number) == before
     assert not (tmp_path / "error.log").exists()
 
 
@@ -505,6 +567,17 @@ def test_devices_are_as_many_as_can_share_the_batches(cores, sizes, devices):
     config = base.get_config()
     config.train.batch_size, config.probe.batch_size, config.sample.batch_size = sizes
     assert command_line._devices(cores, config) == devices
+
+
+def test_print_config_marks_what_was_typed(capsys, recipe):
+    argv = ["prog", f"--config={recipe}:smoke", "--print_config"]
+    with pytest.raises(SystemExit):
+        command_line.run(
+            never, [*argv, "--config.train.keep=2", "--noconfig.data.flip"]
+        )
+    lines = capsys.readouterr().out.splitlines()
+    typed = [line.partition("  # typed: ")[0] for line in lines if "# typed" in line]
+    assert typed == ["data.flip = False", "train.keep = 2"]
 
 
 def test_print_config_says_what_each_key_is(capsys):

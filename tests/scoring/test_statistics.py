@@ -75,6 +75,78 @@ def test_a_reference_is_read_as_it_was_written_and_made_once(config, made, tmp_p
     assert np.bincount(np.load(more)["labels"]).tolist() == [20, 20, 20]
 
 
+def without(name):
+    return lambda arrays: arrays.pop(name)
+
+
+def to(name, change):
+    return lambda arrays: arrays.update({name: change(arrays[name])})
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (without("mu"), "need mu and sigma"),
+        (without("class_sigma"), "lacks arrays of its classes"),
+        (without("labels"), "lacks arrays of its classes"),
+        (to("mu", lambda x: x[:5]), "mu has 5 dimensions"),
+        (to("mu", lambda x: x[:0]), "mu has 0 dimensions"),
+        (to("mu", lambda x: x * np.nan), "mu is [12] of values that are not finite"),
+        (to("mu", lambda x: x.astype(str)), "mu is [12] of <U"),
+        (to("mu", lambda x: x[0]), "mu has 1 dimensions"),
+        (to("sigma", np.negative), "sigma has negative eigenvalues"),
+        (to("sigma", lambda x: x - 0.5 * np.eye(12)), "negative eigenvalues"),
+        (to("sigma", lambda x: x[0]), "sigma is (12,)"),
+        (to("sigma", lambda x: x * np.inf), "not finite"),
+        (to("sigma", np.triu), "not symmetric"),
+        (to("features", lambda x: x[:, :9]), "features is [50, 9]"),
+        (to("features", lambda x: x[0, 0]), "features is []"),
+        (to("labels", lambda x: x[:9]), "labels is [9]"),
+        (to("labels", lambda x: x.astype(float)), "labels is [50] of float64"),
+        (to("class_mu", lambda x: x[:, :9]), "class_mu is [3, 9]"),
+        (to("class_mu", lambda x: x[0, 0]), "class_mu is []"),
+        (to("class_sigma", lambda x: x[:, 0]), "class_sigma is [3, 12]"),
+        (to("class_sigma", np.negative), "sigma has negative eigenvalues"),
+        (to("about", lambda x: np.array("{")), "what made it cannot be read"),
+        (to("about", lambda x: np.array("[1]")), "what made it cannot be read"),
+        (to("about", lambda x: np.array('{"features": 1}')), "what made it cannot"),
+        (to("about", lambda x: np.zeros(9)), "what made it cannot be read"),
+    ],
+)
+def test_statistics_that_are_none_are_named(statistics_file, change, words):
+    path, arrays = statistics_file
+    arrays = dict(arrays)
+    change(arrays)
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError) as error:
+        statistics.read(str(path), per_class=True)
+    message = str(error.value)
+    assert str(path) in message and words in message
+    assert "\n" not in message and len(message) < 500
+
+
+@pytest.fixture
+def statistics_file(tmp_path):
+    """(path, arrays) of statistics as `refer` writes them, with classes."""
+    x = np.random.default_rng(0).standard_normal((900, 12)).astype(np.float32)
+    about = {"features": {"name": "pixels", "weights": None}, "split": "train"}
+    about["data"] = {"name": "synthetic"}
+    parts = x.reshape(3, 300, 12).astype(float)
+    arrays = {
+        "mu": x.mean(0, dtype=float),
+        "sigma": np.cov(x, rowvar=False),
+        "features": x[:50],
+        "labels": np.arange(50) % 3,
+        "class_mu": parts.mean(1),
+        "class_sigma": np.stack([np.cov(p, rowvar=False) for p in parts]),
+        "about": np.array(json.dumps(about)),
+    }
+    np.savez(tmp_path / "statistics.npz", **arrays)
+    read = statistics.read(str(tmp_path / "statistics.npz"), per_class=True)
+    assert len(read.per_class) == 3 and read.about == about
+    return tmp_path / "statistics.npz", arrays
+
+
 def test_train_and_test_are_two_files(config, made, tmp_path):
     config.eval.split = "test"
     other = refer(config, tmp_path)

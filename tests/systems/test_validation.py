@@ -143,6 +143,8 @@ def test_the_defaults_are_valid():
         ({"data.name": "two_gaussians"}, "two_gaussians has 2 classes"),
         ({"sample.name": "../elsewhere"}, "leave out the slashes"),
         ({"seed": 2**32}, "seed is 4294967296"),
+        ({"noise.num_timesteps": 10**6 + 1}, "noise.num_timesteps is 1000001"),
+        ({"sample.num_images": 2**40}, "sample.num_images is 1099511627776: use at"),
     ],
 )  # fmt: skip
 def test_bad_values_are_named_with_a_remedy(values, words):

@@ -1,0 +1,1 @@
+"""Containers of other people's data, read without trusting what they say."""
