@@ -2,6 +2,8 @@
 
 import ml_collections
 
+_EXIT_WEIGHT = 0.5  # train.exit_weight where nobody set it
+
 
 def check(config: ml_collections.ConfigDict) -> None:
     """ValueError, in one line, unless every level and norm comes out whole."""
@@ -42,6 +44,16 @@ def check(config: ml_collections.ConfigDict) -> None:
                 f"{tuple(unet.channel_mult)}: group normalisation cannot split "
                 f"{channels} channels; use base_channels 8, 16 or a multiple of 32"
             )
+
+
+def check_exit_weight(config: ml_collections.ConfigDict) -> None:
+    """ValueError if the loss of an early exit is weighted and there is no such exit."""
+    model, weight = config.model, config.train.exit_weight
+    if weight != _EXIT_WEIGHT and not (model.name == "unet" and model.unet.exit):
+        raise ValueError(
+            f"train.exit_weight is {weight} and model.unet.exit is off: set "
+            "model.unet.exit to a width of the decoder, or leave it out"
+        )
 
 
 def _widths(unet: ml_collections.ConfigDict) -> list[int]:

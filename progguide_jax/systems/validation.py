@@ -226,6 +226,7 @@ def _check_training(config) -> None:
             f"train.noise {train.noise!r} with train.predicts {train.predicts!r}: what "
             "is learnt is the score; set train.predicts=eps"
         )
+    unet_checks.check_exit_weight(config)
     if config.noise.zero_terminal_snr and train.predicts == "eps":
         raise ValueError(
             "noise.zero_terminal_snr with train.predicts 'eps': from pure noise eps "

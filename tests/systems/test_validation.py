@@ -109,6 +109,8 @@ def test_the_defaults_are_valid():
          "beta_start <= "),
         ({"noise.name": "scaled_linear", "noise.scaled_linear.beta_end": 1.0},
          "beta_end < 1"),
+        ({"train.exit_weight": 0.7}, "train.exit_weight is 0.7 and model.unet.exit is "
+         "off: set model.unet.exit"),
         ({"noise.zero_terminal_snr": True}, "set train.predicts=v or x0"),
         ({"sample.spacing": "karras", "sample.offset": 1}, "leave it out with"),
         ({"sample.spacing": "karras", "sample.karras.sigma_max": 1e9},
