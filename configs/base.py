@@ -149,6 +149,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.sample.spacing = "leading"  # leading | trailing | linspace | karras | log_snr
     c.sample.offset = 0  # added to the timesteps of leading, trailing and linspace
     c.sample.solver = "ddim"  # progguide_jax.diffusion.solvers.names()
+    # none | fkc | gibbs | pcg: samplers of p_c^(1 + omega) p_u^(-omega), which those of
+    # CFG are not
+    c.sample.tilted = "none"
     c.sample.double_batch = False  # one forward of 2B instead of two of B
     c.sample.seed = 0  # of labels and noise: image i depends on (seed, i)
     c.sample.name = ""  # folder below WORKDIR/samples; "" = made from the settings
@@ -174,6 +177,17 @@ def get_config() -> ml_collections.ConfigDict:
     c.sample.dpmpp_2m.restart = False  # first order again where omega jumps
     c.sample.unipc = section()
     c.sample.unipc.restart = False  # first order again where omega jumps
+    c.sample.fkc = section()  # an image costs that many; with guidance.projection=none
+    c.sample.fkc.particles = 16  # of each image, one is kept; more come nearer
+    # they are drawn anew when their effective share falls below it
+    c.sample.fkc.threshold = 0.5
+    c.sample.gibbs = section()  # a draft, noised and denoised again and again
+    c.sample.gibbs.sigma = 1.0  # noise up to this sigma/alpha
+    c.sample.gibbs.repeats = 2  # so often
+    c.sample.gibbs.draft = 0.0  # omega of the draft
+    c.sample.pcg = section()  # DDIM of the conditional model, and Langevin steps
+    c.sample.pcg.corrections = 1  # Langevin steps at each level
+    c.sample.pcg.size = 1.0  # of each, in the noise that the DDIM step took away
     c.sample.karras = section()
     c.sample.karras.rho = 7.0  # sigma^(1/rho) at equal distances
     c.sample.karras.sigma_min = placeholder(float)  # sigma/alpha; None = t = 0

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 
 from progguide_jax.runtime import sharding, writers
-from progguide_jax.systems import drawing, pictures, specs, trained
+from progguide_jax.systems import drawing, entries, pictures, specs, trained
 
 
 def due(config, step: int) -> bool:
@@ -52,6 +52,7 @@ def _sampler(config, mesh):
     index, labels = np.arange(count), np.arange(count) % classes
     plain = config.copy_and_resolve_references()
     plain.guidance.references, plain.guidance.rule = ("null",), "cfg"
+    plain.sample.tilted = entries.NONE
     omega = {"null": np.full(steps, config.guidance.scale, np.float32)}
     spec = specs.of(plain, omega, num_steps=steps)
 

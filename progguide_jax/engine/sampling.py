@@ -213,6 +213,7 @@ def sample_name(config, made_by: dict) -> str:
     words = [guidance.schedule, f"w{guidance.scale:g}"]
     words += [] if guidance.rule == "cfg" else [guidance.rule]
     words += [name for name in guidance.references if name != "null"]
+    words += [] if sample.tilted == entries.NONE else [sample.tilted]
     words += [solver, f"seed{sample.seed}"]
     step = made_by["system"]["checkpoint"]["step"]
     return "_".join([*words, f"step{step}", digests.json_digest(made_by)[:6]])

@@ -20,6 +20,7 @@ from progguide_jax.systems import (
     entries,
     guidance_checks,
     key_checks,
+    tilted_checks,
     unet_checks,
 )
 
@@ -118,6 +119,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _check_noise(config)
         _check_grids(config)
         guidance_checks.check(config)
+        tilted_checks.check(config)
         key_checks.check_folder("sample.name", config.sample.name)
     except (AttributeError, KeyError) as error:  # of a file without base.py's keys
         raise ValueError(
