@@ -126,6 +126,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.guidance.table.axis = ""
     c.guidance.gn = section()  # of gn and gn_all
     c.guidance.gn.curve = ""  # curve.npz of a probe; "" = the one in the workdir
+    # that curve is of another network, data or noise schedule: go by its noise levels
+    c.guidance.gn.carry = False
     c.guidance.autoguidance = section()  # the same task, learned less well
     c.guidance.autoguidance.workdir = ""  # of the weak network; "" = this one
     c.guidance.autoguidance.step = 0  # its checkpoint; 0 = the newest

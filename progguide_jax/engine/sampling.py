@@ -8,7 +8,14 @@ import numpy as np
 from etils import epath
 
 from progguide_jax.diffusion.system import System
-from progguide_jax.engine import first_edition, label_order, parts, results, weights
+from progguide_jax.engine import (
+    carried,
+    first_edition,
+    label_order,
+    parts,
+    results,
+    weights,
+)
 from progguide_jax.guidance import references
 from progguide_jax.plots import style, traces
 from progguide_jax.runtime import config as config_lib
@@ -48,7 +55,10 @@ def make_spec(config, run: Run) -> specs.SamplingSpec:
         for name in config.guidance.references
         if references.REFERENCES[name].guide
     }
-    return specs.of(config, omega, guides)
+    spec = specs.of(config, omega, guides)
+    if path := carried.asked(config):
+        spec.about["curve"] = carried.about(path)
+    return spec
 
 
 def guide_of(config, run: Run, name: str) -> System:

@@ -65,6 +65,7 @@ _ADDED: dict[str, Any] = {
     "guidance.references": ["null"],
     "guidance.rule": "cfg",
     "guidance.projection": "clip",
+    "guidance.gn.carry": False,
     "guidance.autoguidance.workdir": "",
     "guidance.autoguidance.step": 0,
     "sample.trace": False,

@@ -39,6 +39,12 @@ def _check_guidance(config) -> None:
             "guidance.schedule 'table' needs a file: set guidance.table.file to a .npy "
             "or .txt of weights"
         )
+    settings = entries.settings(config, "guidance.schedule")
+    if settings.get("carry") and not settings["curve"]:
+        raise ValueError(
+            "guidance.gn.carry is set and there is no other curve: set "
+            "guidance.gn.curve to the probe/curve.npz of another workdir"
+        )
 
 
 def _check_schedule(config) -> None:

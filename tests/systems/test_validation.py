@@ -95,6 +95,8 @@ def test_the_defaults_are_valid():
         ({"guidance.schedule": "neg_perturb", "guidance.neg_perturb.t_max": -1},
          "guidance.neg_perturb.t_max is -1: it must be None, or a timestep"),
         ({"guidance.schedule": "table"}, "set guidance.table.file"),
+        ({"guidance.schedule": "gn", "guidance.gn.carry": True},
+         "guidance.gn.carry is set and there is no other curve: set guidance.gn.curve"),
         ({"guidance.schedule": "interval"}, "guidance.interval: give t_min, t_max or"),
         ({"guidance.schedule": "interval", "guidance.interval.t_min": 5,
           "guidance.interval.sigma_max": 1.0},
