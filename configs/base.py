@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.noise.scaled_linear.beta_end = 0.012  # beta at t = T-1
 
     c.model = section()
-    c.model.name = "unet"  # unet | pix_film
+    c.model.name = "unet"  # unet | pix_film | encoder (a classifier of noisy images)
     c.model.label_dim = 512  # width of the label row, which probing differentiates
     c.model.unet = section()
     c.model.unet.base_channels = 128  # of the first level, a multiple of 32 (or 8, 16)
@@ -64,6 +64,13 @@ def get_config() -> ml_collections.ConfigDict:
     # train a second head on the decoder where it is so many pixels wide; 0 = none.
     # For guidance.references=internal
     c.model.unet.exit = 0
+    c.model.encoder = section()  # the way down of a U-Net, and a pooling by attention
+    c.model.encoder.base_channels = 64  # of the first level, as of unet
+    c.model.encoder.channel_mult = (1, 2, 2, 2)  # of each level, in base_channels
+    c.model.encoder.num_res_blocks = 1  # in each level
+    c.model.encoder.attention_resolutions = (16, 8)  # widths that have attention
+    c.model.encoder.dropout = 0.0  # inside the blocks, while training
+    c.model.encoder.dtype = "float32"  # of activations: float32 | bfloat16
     c.model.pix_film = section()  # sees an image through its mean and spread
     c.model.pix_film.width = 256  # of the hidden layers
     c.model.pix_film.depth = 4  # hidden layers

@@ -122,6 +122,11 @@ def _check_guide(config, name: str) -> None:
         raise ValueError(
             f"guidance.{name}.step is {guide['step']}: it must be at least 0"
         )
+    if not guide["workdir"] and references.REFERENCES[name].guide == "log_prob":
+        raise ValueError(
+            f"guidance.references holds {name}: set guidance.{name}.workdir to the "
+            "workdir of a classifier, trained with configs/classifier.py"
+        )
     if not guide["workdir"] and guide["step"] in (0, config.checkpoint.step):
         raise ValueError(
             f"guidance.references holds {name}: set guidance.{name}.workdir "

@@ -2,14 +2,21 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from progguide_jax.diffusion import levels, plans, solvers, tilted
-from progguide_jax.diffusion.system import System
 from progguide_jax.guidance import curves, projections, references, rules
 from progguide_jax.systems import build, entries
+
+
+class Guide(NamedTuple):
+    """What a reference has from another workdir, a `System` or a log-probability, and
+    what made it, as JSON."""
+
+    given: Any
+    origin: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +35,7 @@ class SamplingSpec:
     plan: plans.Plan
     omega: dict[str, np.ndarray]
     rule: rules.Rule
-    guides: dict[str, dict[str, System]]
+    guides: dict[str, dict[str, Any]]
     projection: projections.Projection | None
     seed: int
     about: dict[str, Any]
@@ -69,13 +76,13 @@ def reference_settings(config, name: str) -> dict[str, Any]:
 def of(
     config,
     omega: dict[str, np.ndarray],
-    guides: dict[str, System] | None = None,
+    guides: dict[str, Guide] | None = None,
     num_steps: int | None = None,
 ) -> SamplingSpec:
     """The spec of config.sample and config.guidance.
 
-    omega: {branch: weights on `grid`}; guides: {reference: System} of the references
-    that need one. num_steps: instead of sample.num_steps.
+    omega: {branch: weights on `grid`}; guides: those of the references that need
+    one. num_steps: instead of sample.num_steps.
     """
     made = grid(config, num_steps)
     rule, projection = (
@@ -92,7 +99,11 @@ def of(
         rule=rules.make(config.guidance.rule, **rule),
         guides={
             name: reference_settings(config, name)
-            | ({"guide": guides[name]} if name in guides else {})
+            | (
+                {references.REFERENCES[name].guide: guides[name].given}
+                if name in guides
+                else {}
+            )
             for name in config.guidance.references
         },
         projection=projections.make(config.guidance.projection, **projection),
@@ -123,7 +134,7 @@ def about(
     config,
     grid: levels.Levels,
     omega: dict[str, np.ndarray],
-    guides: dict[str, System] | None = None,
+    guides: dict[str, Guide] | None = None,
 ) -> dict[str, Any]:
     """What a spec says of itself, as JSON."""
     keys = "sample.spacing sample.solver guidance.rule guidance.projection".split()
