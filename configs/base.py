@@ -50,7 +50,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.noise.scaled_linear.beta_end = 0.012  # beta at t = T-1
 
     c.model = section()
-    c.model.name = "unet"  # unet | pix_film
+    c.model.name = "unet"  # unet | pix_film | encoder (a classifier of noisy images)
     c.model.label_dim = 512  # width of the label row, which probing differentiates
     c.model.unet = section()
     c.model.unet.base_channels = 128  # of the first level, a multiple of 32 (or 8, 16)
@@ -64,6 +64,13 @@ def get_config() -> ml_collections.ConfigDict:
     # train a second head on the decoder where it is so many pixels wide; 0 = none.
     # For guidance.references=internal
     c.model.unet.exit = 0
+    c.model.encoder = section()  # the way down of a U-Net, and a pooling by attention
+    c.model.encoder.base_channels = 64  # of the first level, as of unet
+    c.model.encoder.channel_mult = (1, 2, 2, 2)  # of each level, in base_channels
+    c.model.encoder.num_res_blocks = 1  # in each level
+    c.model.encoder.attention_resolutions = (16, 8)  # widths that have attention
+    c.model.encoder.dropout = 0.0  # inside the blocks, while training
+    c.model.encoder.dtype = "float32"  # of activations: float32 | bfloat16
     c.model.pix_film = section()  # sees an image through its mean and spread
     c.model.pix_film.width = 256  # of the hidden layers
     c.model.pix_film.depth = 4  # hidden layers
@@ -126,6 +133,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.guidance.table.axis = ""
     c.guidance.gn = section()  # of gn and gn_all
     c.guidance.gn.curve = ""  # curve.npz of a probe; "" = the one in the workdir
+    # that curve is of another network, data or noise schedule: go by its noise levels
+    c.guidance.gn.carry = False
     c.guidance.autoguidance = section()  # the same task, learned less well
     c.guidance.autoguidance.workdir = ""  # of the weak network; "" = this one
     c.guidance.autoguidance.step = 0  # its checkpoint; 0 = the newest
@@ -149,6 +158,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.sample.spacing = "leading"  # leading | trailing | linspace | karras | log_snr
     c.sample.offset = 0  # added to the timesteps of leading, trailing and linspace
     c.sample.solver = "ddim"  # progguide_jax.diffusion.solvers.names()
+    # none | fkc | gibbs | pcg: samplers of p_c^(1 + omega) p_u^(-omega), which those of
+    # CFG are not
+    c.sample.tilted = "none"
     c.sample.double_batch = False  # one forward of 2B instead of two of B
     c.sample.seed = 0  # of labels and noise: image i depends on (seed, i)
     c.sample.name = ""  # folder below WORKDIR/samples; "" = made from the settings
@@ -174,6 +186,17 @@ def get_config() -> ml_collections.ConfigDict:
     c.sample.dpmpp_2m.restart = False  # first order again where omega jumps
     c.sample.unipc = section()
     c.sample.unipc.restart = False  # first order again where omega jumps
+    c.sample.fkc = section()  # an image costs that many; with guidance.projection=none
+    c.sample.fkc.particles = 16  # of each image, one is kept; more come nearer
+    # they are drawn anew when their effective share falls below it
+    c.sample.fkc.threshold = 0.5
+    c.sample.gibbs = section()  # a draft, noised and denoised again and again
+    c.sample.gibbs.sigma = 1.0  # noise up to this sigma/alpha
+    c.sample.gibbs.repeats = 2  # so often
+    c.sample.gibbs.draft = 0.0  # omega of the draft
+    c.sample.pcg = section()  # DDIM of the conditional model, and Langevin steps
+    c.sample.pcg.corrections = 1  # Langevin steps at each level
+    c.sample.pcg.size = 1.0  # of each, in the noise that the DDIM step took away
     c.sample.karras = section()
     c.sample.karras.rho = 7.0  # sigma^(1/rho) at equal distances
     c.sample.karras.sigma_min = placeholder(float)  # sigma/alpha; None = t = 0

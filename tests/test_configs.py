@@ -16,12 +16,13 @@ from progguide_jax.experiments.sweep import run as sweep
 from progguide_jax.guidance import schedules
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.scoring import eval_checks
-from progguide_jax.systems import build, specs, validation
+from progguide_jax.systems import build, classifier_checks, specs, validation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "configs"
 SWEEPS = ("table1", "table2", "fig7a", "fig7b")
 VARIANTS = {
     "cifar10": ("", "cpu", "smoke"),
+    "classifier": ("", "cpu", "smoke"),
     "two_gaussians": ("", "twin", "smoke"),
     "calibration": ("", "cpu", "smoke"),
     "gallery": ("", "smoke"),
@@ -63,6 +64,12 @@ def test_a_recipe_is_a_valid_change_of_base(name, variant):
     made = jax.eval_shape(functools.partial(build.create, config, module))
     height, width, depth = build.image_shape(config)
     x_t = jax.ShapeDtypeStruct((2, height, width, depth), "float32")
+    if classifier_checks.classifies(config):
+        level = build.noise_schedule(config).level(np.zeros(2, int))
+        asked = {"params": made.params}, x_t, level
+        logits = jax.eval_shape(module.apply, *asked)
+        assert logits.shape == (2, config.data.num_classes)
+        return
     label = jax.ShapeDtypeStruct((2,), "int32")
     eps_fn = build.eps_of_label(module, build.noise_schedule(config))
     eps = jax.eval_shape(eps_fn, made.params, x_t, label, label)

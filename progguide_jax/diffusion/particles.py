@@ -24,7 +24,7 @@ def fkc(
     *,
     omega: float,
     key: jax.Array,
-    particles: int,
+    particles: int = 16,
     threshold: float = 0.5,
 ) -> jax.Array:
     """Feynman-Kac corrected CFG (Skreta et al. 2025, arXiv:2503.02819).
@@ -51,6 +51,28 @@ def fkc(
         raise ValueError(
             f"fkc: omega is {omega!r:.40}: the tilt is exact for one finite number"
         )
+    plan = steps(levels, particles, threshold)
+    if len(x_T) % particles:
+        raise ValueError(
+            f"fkc: {len(x_T)} images are no whole groups of {particles} particles: "
+            "choose particles so that it divides the batch"
+        )
+    for name, branch in branches.items():
+        _check_groups(name, branch.cond, particles)
+    weights = np.full(len(plan.t), omega, np.float64)
+    return _fkc(
+        asking.share(branches),
+        x_T,
+        loop.rows(plan, branches, weights, rules.cfg(), x_T),
+        arguments.keys(key, len(x_T)),
+        jnp.asarray(noise_lost(levels), jnp.promote_types(x_T.dtype, jnp.float32)),
+        threshold,
+        particles,
+    )
+
+
+def steps(levels: Levels, particles: int, threshold: float) -> plans.Plan:
+    """Its steps; ValueError at levels and settings that make no sense."""
     if np.any(levels.alpha == 0):
         raise ValueError(
             "fkc: the first level is pure noise (alpha = 0): use a grid that begins "
@@ -58,34 +80,15 @@ def fkc(
         )
     if not 0 <= threshold <= 1:
         raise ValueError(f"fkc: threshold must lie in [0, 1], got {threshold}")
-    if particles < 1 or len(x_T) % particles:
-        raise ValueError(
-            f"fkc: {len(x_T)} images are no whole groups of {particles} particles: "
-            "choose particles so that it divides the batch"
-        )
-    for name, branch in branches.items():
-        _check_groups(name, branch.cond, particles)
-    plan = _plan(levels)
-    weights = np.full(len(plan.t), omega, np.float64)
-    return _fkc(
-        asking.share(branches),
-        x_T,
-        loop.rows(plan, branches, weights, rules.cfg(), x_T),
-        arguments.keys(key, len(x_T)),
-        jnp.asarray(_noise_lost(levels), jnp.promote_types(x_T.dtype, jnp.float32)),
-        threshold,
-        particles,
-    )
-
-
-def _plan(levels: Levels) -> plans.Plan:
+    if particles < 1:
+        raise ValueError(f"fkc: particles must be at least 1, got {particles}")
     plan, r = solvers.ddpm()(levels), levels.r
     variance = r[1:] * r[:-1] * (1 - (r[1:] / r[:-1]) ** 2)  # at alpha = 1
     plan.matrix[:, 0, plans.Z] = levels.alpha[1:] * np.sqrt(variance)
     return plan
 
 
-def _noise_lost(levels: Levels) -> np.ndarray:
+def noise_lost(levels: Levels) -> np.ndarray:
     """d(r^2) / r^2 of each evaluation [S], r = sigma / alpha: the trapezoidal rule, and
     the last one has all that is left."""
     square = levels.r**2
@@ -106,7 +109,8 @@ def _check_groups(name: str, cond, particles: int) -> None:
             )
 
 
-def _fkc_scan(branches, x_T, rows, keys, lost, threshold, particles):
+def scan(branches, x_T, rows, keys, lost, threshold, particles: int):
+    """x_0 [B,...] of `loop.rows`, to be called under jit; lost: `noise_lost`."""
     batch = len(x_T)
     groups = keys.reshape(-1, particles)[:, 0]
 
@@ -132,7 +136,7 @@ def _fkc_scan(branches, x_T, rows, keys, lost, threshold, particles):
     return jax.lax.scan(body, state, (rows, lost))[0][0]
 
 
-_fkc = jax.jit(_fkc_scan, static_argnames="particles")
+_fkc = jax.jit(scan, static_argnames="particles")
 
 
 def _drawn_again(x, log_weight, keys, least, particles: int):
@@ -151,3 +155,10 @@ def _drawn_again(x, log_weight, keys, least, particles: int):
     drawn, log_weight = jax.vmap(group)(log_weight.reshape(-1, particles), keys)
     first = jnp.arange(0, len(x), particles)
     return x[(drawn + first[:, None]).reshape(-1)], log_weight.reshape(-1)
+
+
+def one_of(x: jax.Array, keys: jax.Array, particles: int) -> jax.Array:
+    """One of each group [B/particles,...], all as likely: keys, one a group. Always the
+    first would not do: drawing again puts copies of early particles first."""
+    kept = jax.vmap(lambda key: jax.random.randint(key, (), 0, particles))(keys)
+    return x[jnp.arange(0, len(x), particles) + kept]

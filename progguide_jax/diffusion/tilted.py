@@ -16,10 +16,11 @@ import jax
 import numpy as np
 
 from progguide_jax import registry
-from progguide_jax.diffusion import particles, plans, prediction, samplers, solvers
+from progguide_jax.diffusion import particles as particles_lib
+from progguide_jax.diffusion import plans, prediction, samplers, solvers
 from progguide_jax.diffusion.levels import Levels
 
-fkc = particles.fkc
+fkc = particles_lib.fkc
 
 
 def gibbs(
@@ -32,8 +33,6 @@ def gibbs(
     sigma: float = 1.0,
     repeats: int = 2,
     draft: float = 0.0,
-    again: Levels | None = None,
-    solver: plans.Solver | None = None,
     **how,
 ) -> jax.Array:
     """Gibbs-like guidance, CFGiG (Moufad et al. 2025, arXiv:2505.21101).
@@ -47,34 +46,42 @@ def gibbs(
 
     The score of CFG lacks the gradient of a Renyi divergence that the noised tilt has;
     it vanishes for small noise, so many repeats at a small sigma come near to the tilt.
-    again: the levels of a repeat, by default those of `levels` from the first one at
+    again=: the levels of a repeat, by default those of `levels` from the first one at
     most `sigma` noisy. omega: a number, or [S] for them. draft: omega of the draft.
-    solver: ddim by default. how: rule, projection, double_batch, trace of
-    `samplers.solve`. sigma 1 and 2 repeats are what their code begins with.
+    solver=: ddim by default. how: these two, and rule, projection, double_batch, trace
+    of `samplers.solve`. sigma 1 and 2 repeats are what their code begins with.
     """
-    solver = solver or solvers.ddim()
+    solver, again = how.pop("solver", None) or solvers.ddim(), how.pop("again", None)
+    again = _below(levels, sigma) if again is None else again
+    plan = _gibbs(levels, solver, repeats, again)
+    omega = _each("gibbs", omega, len(again.t) - 1)
+    weights = _weights(plan, omega, draft)
+    return samplers.solve(branches, x_T, plan, omega=weights, key=key, **how)
+
+
+def _gibbs(levels, solver, repeats, again) -> plans.Plan:
     if levels.sigma[-1] != 0:
         raise ValueError("gibbs: the levels must end on data, sigma = 0")
     if repeats < 0:
         raise ValueError(f"gibbs: repeats must not be negative, got {repeats}")
-    if again is None:
-        below = np.flatnonzero((levels.r <= sigma) & (levels.sigma > 0))
-        if not len(below):
-            raise ValueError(
-                f"gibbs: no level is at most sigma = {sigma} noisy: the lowest is "
-                f"{levels.r[-2]:.4g}"
-            )
-        again = Levels(*(a[below[0] :] for a in levels[:3]), levels.at)
-    repeat = solver(again)
+    draft, repeat = solver(levels), solver(again)
     gain, kick = repeat.gain.copy(), repeat.kick.copy()
     kick[0] = np.hypot(gain[0] * again.sigma[0], kick[0])
     gain[0] *= again.alpha[0]
-    repeat = repeat._replace(gain=gain, kick=kick)
-    plan = _joined([solver(levels)] + [repeat] * repeats)
-    weights = [np.full(len(levels.t) - 1, draft)]
-    weights += [_each("gibbs", omega, len(again.t) - 1)] * repeats
-    weights = np.concatenate(weights)
-    return samplers.solve(branches, x_T, plan, omega=weights, key=key, **how)
+    repeat = repeat._replace(gain=gain, kick=kick, omega=repeat.omega + 1)
+    draft = draft._replace(omega=np.zeros_like(draft.omega))
+    return _joined([draft] + [repeat] * repeats)
+
+
+def _below(levels: Levels, sigma: float) -> Levels:
+    """The levels from the first one at most `sigma` noisy."""
+    below = np.flatnonzero((levels.r <= sigma) & (levels.sigma > 0))
+    if not len(below):
+        raise ValueError(
+            f"gibbs: no level is at most sigma = {sigma} noisy: the lowest is "
+            f"{levels.r[-2]:.4g}"
+        )
+    return Levels(*(a[below[0] :] for a in levels[:3]), levels.at)
 
 
 def pcg(
@@ -104,23 +111,26 @@ def pcg(
     omega: a number, or [S] at the levels. More corrections come nearer to the tilt at
     each level. how: rule, projection, double_batch, trace of `samplers.solve`.
     """
+    plan = _pcg(levels, corrections, size)
+    weights = _weights(plan, _each("pcg", omega, len(levels.t) - 1))
+    return samplers.solve(branches, x_T, plan, omega=weights, key=key, **how)
+
+
+def _pcg(levels, corrections, size) -> plans.Plan:
     if corrections < 0 or not 0 < size <= 4:
         raise ValueError(
             "pcg: corrections must not be negative and size lie in (0, 4], got "
             f"{corrections} and {size}"
         )
-    predictor, steps = solvers.ddim()(levels), len(levels.t) - 1
-    omega = _each("pcg", omega, steps)
-    parts, weights = [], []
+    predictor, parts = solvers.ddim()(levels), []
+    steps = len(levels.t) - 1
     for k in range(steps):
-        parts.append(plans.Plan(*(a[k : k + 1] for a in predictor)))
-        weights.append(0.0)
+        part = plans.Plan(*(a[k : k + 1] for a in predictor))
+        parts.append(part._replace(omega=np.zeros(1, int)))
         if k + 1 < steps:
-            parts += [_langevin(levels, k + 1, size)] * corrections
-            weights += [omega[k + 1]] * corrections
-    plan = _joined([part._replace(omega=np.zeros(1, int)) for part in parts])
-    weights = np.array(weights)
-    return samplers.solve(branches, x_T, plan, omega=weights, key=key, **how)
+            langevin = _langevin(levels, k + 1, size)
+            parts += [langevin._replace(omega=np.array([k + 1]))] * corrections
+    return _joined(parts)
 
 
 def _each(name: str, omega, steps: int) -> np.ndarray:
@@ -146,28 +156,46 @@ def _langevin(levels: Levels, k: int, size: float) -> plans.Plan:
 
 
 def _joined(parts: list[plans.Plan]) -> plans.Plan:
-    """One plan after the other; the omega of each begins where the one before ends."""
-    ends = np.cumsum([part.omega.max() + 1 for part in parts])
-    parts = [
-        part._replace(omega=part.omega + end - part.omega.max() - 1)
-        for part, end in zip(parts, ends, strict=True)
-    ]
-    return plans.Plan(
-        *(np.concatenate(columns) for columns in zip(*parts, strict=True))
-    )
+    """One plan after the other."""
+    return plans.Plan(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _weights(plan: plans.Plan, omega: np.ndarray, first: float = 0.0) -> np.ndarray:
+    """What the plan's omega counts: `first`, where there is no tilt, then the last ones
+    of omega [...,S]."""
+    last = omega[..., omega.shape[-1] - plan.omega.max() :]
+    return np.concatenate([np.full((*omega.shape[:-1], 1), first), last], -1)
+
+
+def _fkc_steps(levels, omega, solver, particles, threshold):
+    return particles_lib.steps(levels, particles, threshold), omega
+
+
+def _gibbs_steps(levels, omega, solver, sigma, repeats, draft):
+    plan = _gibbs(levels, solver, repeats, _below(levels, sigma))
+    return plan, {k: _weights(plan, values, draft) for k, values in omega.items()}
+
+
+def _pcg_steps(levels, omega, solver, corrections, size):
+    plan = _pcg(levels, corrections, size)
+    return plan, {k: _weights(plan, values) for k, values in omega.items()}
 
 
 class TiltedEntry(NamedTuple):
-    """make: the sampler. groups: whether images of one group depend on each other."""
+    """make: the sampler. steps: (levels, {branch: omega [...,S]}, solver, **settings)
+    -> its plan and the omega that this counts. groups: whether images of one group
+    depend on each other. any_solver: whether it is made of steps of any solver."""
 
     make: Callable[..., jax.Array]
+    steps: Callable[..., tuple[plans.Plan, dict[str, np.ndarray]]]
     groups: bool = False
+    any_solver: bool = False
 
 
 TILTED = {
-    "fkc": TiltedEntry(fkc, groups=True),
-    "gibbs": TiltedEntry(gibbs),
-    "pcg": TiltedEntry(pcg),
+    "fkc": TiltedEntry(fkc, _fkc_steps, groups=True),
+    "gibbs": TiltedEntry(gibbs, _gibbs_steps, any_solver=True),
+    "pcg": TiltedEntry(pcg, _pcg_steps),
 }
 
 

@@ -7,16 +7,28 @@ import numpy as np
 from etils import epath
 
 from progguide_jax.runtime import sharding, writers
-from progguide_jax.systems import drawing, pictures, specs, trained
+from progguide_jax.systems import (
+    classifier_checks,
+    drawing,
+    entries,
+    pictures,
+    specs,
+    trained,
+)
 
 
 def due(config, step: int) -> bool:
     """Whether config asks for a grid after this many updates."""
     every = config.train.sample_every
-    if config.train.noise != "gaussian":  # it is only to guide another network
+    if _only_guides(config):
         return False
     last = step == config.train.num_steps
     return step > 0 and every > 0 and (step % every == 0 or last)
+
+
+def _only_guides(config) -> bool:
+    """Whether the network makes no images, and is there to guide another one."""
+    return config.train.noise != "gaussian" or classifier_checks.classifies(config)
 
 
 def lacking(config, workdir: str, step: int) -> bool:
@@ -27,7 +39,7 @@ def lacking(config, workdir: str, step: int) -> bool:
 def drawer(config, workdir: str, mesh, writer: writers.MetricWriter):
     """(step, ema_params) -> a PNG of the same seeds and labels at every step; None if
     config asks for no grids."""
-    if not config.train.sample_every:
+    if not config.train.sample_every or _only_guides(config):
         return None
     picture = _sampler(config, mesh)
 
@@ -52,6 +64,7 @@ def _sampler(config, mesh):
     index, labels = np.arange(count), np.arange(count) % classes
     plain = config.copy_and_resolve_references()
     plain.guidance.references, plain.guidance.rule = ("null",), "cfg"
+    plain.sample.tilted = entries.NONE
     omega = {"null": np.full(steps, config.guidance.scale, np.float32)}
     spec = specs.of(plain, omega, num_steps=steps)
 

@@ -92,15 +92,15 @@ def load_curve(config, path: str, origin: dict) -> np.ndarray:
         raise ValueError(
             f"{path} or its .json lacks {error}: run probe.py again"
         ) from error
-    if schedule != _schedule_digest(config):
+    if schedule != schedule_digest(config):
         raise ValueError(
-            f"{path} was probed with another noise schedule: run probe.py again with "
-            "this config"
+            f"{path} was probed with another noise schedule: run probe.py with this "
+            "config, or set guidance.gn.carry=True"
         )
     if checkpoint != origin:
         raise ValueError(
             f"{path} was probed on another checkpoint (step {step}; this one is step "
-            f"{origin['step']}): run probe.py again, or pass its G as a table"
+            f"{origin['step']}): run probe.py again, or set guidance.gn.carry=True"
         )
     return g
 
@@ -244,7 +244,7 @@ def _resume(folder, made_by: dict, config):
     return gradnorm.empty(config.data.num_classes, config.noise.num_timesteps), 0
 
 
-def _schedule_digest(config) -> str:
+def schedule_digest(config) -> str:
     return digests.digest({"alpha_bar": build.noise_schedule(config).alpha_bar})
 
 
@@ -255,7 +255,7 @@ def _provenance(config, origin: dict) -> dict:
     del settings["checkpoint_every"]
     return {
         "checkpoint": origin,
-        "noise_schedule": _schedule_digest(config),
+        "noise_schedule": schedule_digest(config),
         "probe": settings,
         "data": config_lib.as_json(build.data_about(config)),
         "site": SITE,

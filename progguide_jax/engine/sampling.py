@@ -8,14 +8,23 @@ import numpy as np
 from etils import epath
 
 from progguide_jax.diffusion.system import System
-from progguide_jax.engine import first_edition, label_order, parts, results, weights
+from progguide_jax.engine import (
+    carried,
+    first_edition,
+    label_order,
+    parts,
+    results,
+    weights,
+)
 from progguide_jax.guidance import references
 from progguide_jax.plots import style, traces
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests, files, sharding, writers
 from progguide_jax.systems import (
+    classifier_checks,
     drawing,
     entries,
+    noisy_classifier,
     pictures,
     specs,
     trained,
@@ -48,11 +57,14 @@ def make_spec(config, run: Run) -> specs.SamplingSpec:
         for name in config.guidance.references
         if references.REFERENCES[name].guide
     }
-    return specs.of(config, omega, guides)
+    spec = specs.of(config, omega, guides)
+    if path := carried.asked(config):
+        spec.about["curve"] = carried.about(path)
+    return spec
 
 
-def guide_of(config, run: Run, name: str) -> System:
-    """The second network of the reference `name`, at its keys workdir and step."""
+def guide_of(config, run: Run, name: str) -> specs.Guide:
+    """What the reference `name` has from the workdir and step that its keys say."""
     settings = entries.settings(config, "guidance.references", name)
     workdir = settings["workdir"] or run.workdir
     path = epath.Path(workdir) / "config.json"
@@ -63,6 +75,10 @@ def guide_of(config, run: Run, name: str) -> System:
             "earlier checkpoint of this one"
         )
     guide = config_lib.load(path)
+    _check_kind(name, guide, workdir)
+    guide.checkpoint.step = settings["step"]
+    if classifier_checks.classifies(guide):
+        return noisy_classifier.load(guide, workdir, run.mesh, run.system)
     ours, theirs = config.data.num_classes, guide.data.num_classes
     if ours != theirs:  # its null condition would stand for one of our classes
         raise ValueError(
@@ -70,8 +86,6 @@ def guide_of(config, run: Run, name: str) -> System:
             f"network {ours}: set --config.guidance.{name}.workdir to that of a "
             "weaker network of the same classes"
         )
-    _check_noise(name, guide, workdir)
-    guide.checkpoint.step = settings["step"]
     system = trained.load(guide, workdir, run.mesh)
     if system.origin["checkpoint"] == run.system.origin["checkpoint"]:
         raise ValueError(
@@ -79,12 +93,20 @@ def guide_of(config, run: Run, name: str) -> System:
             f"guided: set --config.guidance.{name}.step to an earlier checkpoint, "
             "or .workdir to that of a weaker network"
         )
-    return system
+    return specs.Guide(system, system.origin)
 
 
-def _check_noise(name: str, guide, workdir: str) -> None:
-    """ValueError if the guide was not trained on the noise that the reference names."""
-    wanted = references.REFERENCES[name].train_noise
+def _check_kind(name: str, guide, workdir: str) -> None:
+    """ValueError if the guide was trained on another noise than the reference says, or
+    is a classifier where that wants none."""
+    entry = references.REFERENCES[name]
+    if classifier_checks.classifies(guide) != (entry.guide == "log_prob"):
+        what = "a classifier" if entry.guide == "log_prob" else "no classifier"
+        raise ValueError(
+            f"{name}: the network in {workdir} is {guide.model.name!r} and this needs "
+            f"{what}: set --config.guidance.{name}.workdir to another"
+        )
+    wanted = entry.train_noise
     if guide.train.noise != wanted:
         raise ValueError(
             f"{name}: the network in {workdir} was trained with train.noise "
@@ -213,6 +235,7 @@ def sample_name(config, made_by: dict) -> str:
     words = [guidance.schedule, f"w{guidance.scale:g}"]
     words += [] if guidance.rule == "cfg" else [guidance.rule]
     words += [name for name in guidance.references if name != "null"]
+    words += [] if sample.tilted == entries.NONE else [sample.tilted]
     words += [solver, f"seed{sample.seed}"]
     step = made_by["system"]["checkpoint"]["step"]
     return "_".join([*words, f"step{step}", digests.json_digest(made_by)[:6]])

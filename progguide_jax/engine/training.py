@@ -17,7 +17,7 @@ from progguide_jax.engine import grids
 from progguide_jax.networks import layers
 from progguide_jax.runtime import checkpoints, files, sharding, stopping, writers
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.systems import build, validation
+from progguide_jax.systems import build, classifier_checks, validation
 
 
 def train(config, workdir: str) -> None:
@@ -103,6 +103,13 @@ def loss_per_example(
     return sum((exit_weight * other for other in early), loss)
 
 
+def cross_entropy(module, params, x0, level, label, eps, **kwargs) -> jax.Array:
+    """-log p(label | x_t) of a classifier, x_t = alpha x0 + sigma eps: [B], in nats."""
+    x_t = process.diffuse(level, x0, eps)
+    logits = module.apply({"params": params}, x_t, level, **kwargs)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+
+
 def train_step(
     train_state: build.TrainState, batch: dict, *, config, module, optimizer, mesh=None
 ) -> tuple[build.TrainState, dict]:
@@ -119,11 +126,16 @@ def train_step(
     ns, weight = build.noise_schedule(config), build.loss_weight(config)
     level = ns.level(jax.random.randint(t_key, label.shape, 0, ns.num_timesteps))
     noise, eps = build.train_noise(config)(eps_key, x0.shape)
-    dropped = jax.random.bernoulli(drop_key, config.train.label_drop, label.shape)
-    label = jnp.where(dropped, module.num_classes, label)
+    classifies = classifier_checks.classifies(config)
+    if not classifies:
+        dropped = jax.random.bernoulli(drop_key, config.train.label_drop, label.shape)
+        label = jnp.where(dropped, module.num_classes, label)
 
     def loss_fn(params, x0, level, label, eps, noise=None):
         rngs = {"dropout": dropout_key}
+        if classifies:
+            asked = module, params, x0, level, label, eps
+            return jnp.mean(cross_entropy(*asked, train=True, rngs=rngs))
         losses = loss_per_example(
             module, params, x0, level, label, eps, noise=noise,
             exit_weight=config.train.exit_weight, train=True, rngs=rngs,

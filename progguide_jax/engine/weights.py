@@ -3,7 +3,7 @@
 import numpy as np
 from etils import epath
 
-from progguide_jax.engine import probing
+from progguide_jax.engine import carried, probing
 from progguide_jax.formats import npz, regular
 from progguide_jax.guidance import references, rules, schedules
 from progguide_jax.systems import build, entries, specs
@@ -47,6 +47,8 @@ def _shape(config, workdir: str, origin: dict) -> dict:
         case "table":
             return {"values": _read_table(settings["file"]), "axis": settings["axis"]}
         case "gn" | "gn_all":
+            if other := carried.asked(config):
+                return {"g": carried.load_curve(config, other)}
             path = settings["curve"] or probing.curve_path(workdir)
             return {"g": probing.load_curve(config, path, origin)}
     return settings

@@ -40,7 +40,8 @@ def sections() -> dict[str, dict[str, Setting]]:
             words = f"omega of {name}; None = guidance.scale"
             found[name]["scale"] = Setting(None, float, words)
         if entry.guide:
-            words = f'workdir of the network of {name}; "" = this one'
+            words = f"workdir of the network of {name}"
+            words += '; "" = this one' * (entry.guide == "guide")
             found[name]["workdir"] = Setting("", str, words)
             words = f"checkpoint of the network of {name}; 0 = the newest"
             found[name]["step"] = Setting(0, int, words)

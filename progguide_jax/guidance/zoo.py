@@ -94,8 +94,10 @@ def chapters() -> list[Chapter]:
         Chapter(
             "Samplers of the tilted density",
             "CFG does not sample p_c^(1 + ω) p_u^(−ω), whose score it follows; these "
-            "aim at it: `tilted.sample(name, branches, x_T, levels, omega=, key=)` of "
-            "`progguide_jax.diffusion.tilted`, in Python only.",
+            "aim at it: `--config.sample.tilted=NAME`, with the settings in the "
+            "section `sample.NAME`, or `tilted.sample(name, branches, x_T, levels, "
+            "omega=, key=)` of `progguide_jax.diffusion.tilted`. By a command `fkc` "
+            "draws `particles` of each image and keeps one.",
             {name: entry.make for name, entry in tilted.TILTED.items()},
             ("Formula", "Cost", "Neutral"),
         ),

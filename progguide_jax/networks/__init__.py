@@ -2,15 +2,17 @@
 
 x_t [B,H,W,C]; level, a `process.Level`, is all that a network knows of the noise;
 label_emb [B,D] comes from module.embed_label(label). What the answer is (eps, x0 or v)
-is the field `predicts`.
+is the field `predicts`. A classifier is module(x_t, level, train=False) -> logits.
 """
 
 import flax.linen as nn
 
 from progguide_jax import registry
-from progguide_jax.networks import pix_film, unet
+from progguide_jax.networks import encoder, pix_film, unet
 
-MODELS = {"unet": unet.UNet, "pix_film": pix_film.PixFiLM}
+DENOISERS = {"unet": unet.UNet, "pix_film": pix_film.PixFiLM}
+CLASSIFIERS = {"encoder": encoder.Encoder}
+MODELS = DENOISERS | CLASSIFIERS
 
 
 def settings(name: str) -> list[str]:

@@ -5,9 +5,12 @@ that results quote, are upgraded when they are read. Sections that are not there
 made up, so a part of a config can be upgraded too.
 """
 
+import inspect
 import math
 from typing import Any
 
+from progguide_jax import registry
+from progguide_jax.diffusion import tilted
 from progguide_jax.guidance import entry_settings
 
 # The first edition, whose sections were flat. old key: (new key, its default then).
@@ -52,6 +55,12 @@ _ADDED: dict[str, Any] = {
     "data.digest": "",
     "noise.zero_terminal_snr": False,
     "model.unet.exit": 0,
+    "model.encoder.base_channels": 64,
+    "model.encoder.channel_mult": [1, 2, 2, 2],
+    "model.encoder.num_res_blocks": 1,
+    "model.encoder.attention_resolutions": [16, 8],
+    "model.encoder.dropout": 0.0,
+    "model.encoder.dtype": "float32",
     "train.exit_weight": 0.5,
     "train.predicts": "eps",
     "train.loss_weight": "uniform",
@@ -62,10 +71,12 @@ _ADDED: dict[str, Any] = {
     "guidance.references": ["null"],
     "guidance.rule": "cfg",
     "guidance.projection": "clip",
+    "guidance.gn.carry": False,
     "guidance.autoguidance.workdir": "",
     "guidance.autoguidance.step": 0,
     "sample.trace": False,
     "sample.export_adm": False,
+    "sample.tilted": "none",
     **{f"sample.{s}.{k}": v for s in ("euler", "heun") for k, v in _CHURN.items()},
     "sample.heun.stage_omega": "stage",
     "sample.dpmpp_2m.stochastic": False,
@@ -83,9 +94,15 @@ _ADDED: dict[str, Any] = {
 
 
 def _of_entries() -> dict[str, Any]:
-    """The settings of all entries of guidance: a config that lacks one did not choose
-    the entry, or chose it when it had the default built in."""
-    return {
+    """The settings of all entries of guidance and tilted samplers: a config that lacks
+    one did not choose the entry, or chose it when it had the default built in."""
+    samplers = {
+        f"sample.{name}.{key}": default
+        for name, entry in tilted.TILTED.items()
+        for key, default in registry.defaults(entry.make).items()
+        if default is not inspect.Parameter.empty
+    }
+    return samplers | {
         f"guidance.{name}.{key}": setting.default
         for name, held in entry_settings.sections().items()
         for key, setting in held.items()

@@ -13,7 +13,7 @@ from progguide_jax import data, networks
 from progguide_jax.diffusion import losses, process, train_noises
 from progguide_jax.runtime import checkpoints, digests, sharding
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.systems import entries
+from progguide_jax.systems import classifier_checks, entries
 
 
 class TrainState(struct.PyTreeNode):
@@ -91,7 +91,10 @@ def image_shape(config) -> tuple[int, int, int]:
 
 def network_settings(config) -> dict:
     """The name of the network and its own settings."""
-    return entries.common(config, "model") | entries.settings(config, "model.name")
+    settings = entries.common(config, "model") | entries.settings(config, "model.name")
+    if classifier_checks.classifies(config):
+        del settings["label_dim"]
+    return settings
 
 
 def network(config, dtype: str | None = None) -> nn.Module:
@@ -100,9 +103,9 @@ def network(config, dtype: str | None = None) -> nn.Module:
     settings = network_settings(config)
     if dtype and "dtype" in settings:
         settings["dtype"] = dtype
-    return networks.create(
-        num_classes=config.data.num_classes, predicts=config.train.predicts, **settings
-    )
+    if not classifier_checks.classifies(config):
+        settings["predicts"] = config.train.predicts
+    return networks.create(num_classes=config.data.num_classes, **settings)
 
 
 @functools.cache
@@ -169,6 +172,8 @@ def init_params(module: nn.Module, shape: tuple[int, ...], key: jax.Array) -> di
     """Parameters for images of `shape` (H, W, C)."""
 
     def whole(module, x_t, level, label):
+        if isinstance(module, tuple(networks.CLASSIFIERS.values())):
+            return module(x_t, level)
         return module(x_t, level, module.embed_label(label))
 
     label = jnp.zeros(1, jnp.int32)
@@ -248,7 +253,8 @@ def _check_trained_with(config, workdir: str) -> None:
         return
     bound = "model.", "noise.", "data.", "train.predicts:", "train.noise:"
     bound += ("train.student_t.",)
-    free = ("model.unet.dropout:", "model.unet.dtype:", "data.dir:", "data.flip:")
+    free = [f"model.{n}.{k}:" for n in networks.MODELS for k in ("dropout", "dtype")]
+    free = (*free, "data.dir:", "data.flip:")
     changes = [
         line
         for line in config_lib.difference(config_lib.load(path), config)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from progguide_jax.diffusion import asking, loop, noise, tracing
+from progguide_jax.diffusion import asking, loop, noise, particles, tracing
 from progguide_jax.diffusion.system import System
 from progguide_jax.guidance import references
 from progguide_jax.runtime import sharding
@@ -41,6 +41,8 @@ def draw(
 def _first_fault(system, spec, index, labels, mesh, finite) -> str:
     """Where the first of the images that are not finite went astray."""
     bad = int(np.flatnonzero(~finite)[0])
+    if spec.particles:
+        return f"image {index[bad]} is not finite: its particles ran away"
     index, labels = (np.full(mesh.size, a[bad]) for a in (index, labels))
     every = tuple(range(len(spec.plan.t)))
     states = _run(system, spec, index, labels, mesh, view=_whole, rows_seen=every)[1]
@@ -93,6 +95,13 @@ def _run(
     double_batch=False, trace=False, view=None, rows_seen=None,
 ):  # fmt: skip
     """rows_seen: of the plan, after which view looks; None = those on the grid."""
+    if spec.particles:
+        if trace or view is not None:
+            raise ValueError(
+                "particles are drawn anew on the way, so that no image has a path: "
+                "set sample.tilted=none"
+            )
+        return (_of_particles(system, spec, index, labels, mesh),)
     mine = sharding.host_rows(len(index))
     index, labels = np.asarray(index, np.int32), np.asarray(labels, np.int32)
     own, cond = sharding.put(mesh, (index[mine], system.condition(labels[mine])))
@@ -102,6 +111,36 @@ def _run(
     run = _compiled(mesh, system.shape, double_batch, trace, view, rows_seen)
     key = jax.random.key(spec.seed)
     return run(asking.share(branches), own, key, rows, spec.rule, spec.projection)
+
+
+def _of_particles(system, spec, index, labels, mesh) -> jax.Array:
+    """x_0 of one of the particles of each image."""
+    count = spec.particles["particles"]
+    mine = sharding.host_rows(len(index))
+    index, labels = (np.repeat(np.asarray(a, np.int32), count) for a in (index, labels))
+    mine = slice(mine.start * count, mine.stop * count)
+    own, cond = sharding.put(mesh, (index[mine], system.condition(labels[mine])))
+    branches, rows = _prepared(system, spec, labels, cond)
+    run = _compiled_particles(mesh, system.shape, count)
+    lost = particles.noise_lost(spec.levels).astype(np.float32)
+    key, threshold = jax.random.key(spec.seed), spec.particles["threshold"]
+    return run(asking.share(branches), own, key, rows, lost, threshold)
+
+
+@functools.cache
+def _compiled_particles(mesh, shape, count):
+    """The program of so many particles an image: those of one index side by side."""
+
+    def run(branches, index, key, rows, lost, threshold):
+        keys = noise.image_keys(key, index)
+        number = jnp.arange(len(index)) % count
+        each = jax.vmap(jax.random.fold_in)(noise.fold_in(keys, 2), number)
+        start, steps = (noise.fold_in(each, i) for i in (0, 1))
+        x_T = noise.initial_noise(start, shape)
+        x_0 = particles.scan(branches, x_T, rows, steps, lost, threshold, count)
+        return particles.one_of(x_0, noise.fold_in(keys[::count], 3), count)
+
+    return jax.jit(run)
 
 
 @functools.cache

@@ -12,7 +12,14 @@ from typing import Any
 import ml_collections
 
 from progguide_jax import data, networks, registry
-from progguide_jax.diffusion import levels, losses, process, solvers, train_noises
+from progguide_jax.diffusion import (
+    levels,
+    losses,
+    process,
+    solvers,
+    tilted,
+    train_noises,
+)
 from progguide_jax.guidance import projections, references, rules, schedules
 
 
@@ -21,6 +28,8 @@ def _factories(module) -> dict[str, Callable | None]:
     return {name: getattr(module, name, None) for name in module.names()}
 
 
+# of sample.tilted: the steps of the solver, with the rule, alone
+NONE = "none"
 # config key -> {name: factory or None}; a default of a factory is that of configs/base
 TABLES: dict[str, dict[str, Callable | None]] = {
     "data.name": data.DATASETS,
@@ -34,6 +43,7 @@ TABLES: dict[str, dict[str, Callable | None]] = {
     "guidance.projection": projections.PROJECTIONS,
     "sample.spacing": _factories(levels),
     "sample.solver": _factories(solvers),
+    "sample.tilted": {NONE: None} | {k: t.make for k, t in tilted.TILTED.items()},
 }
 # entries that share the section of another
 _SECTIONS = {"gn_all": "gn"}

@@ -39,6 +39,12 @@ def _check_guidance(config) -> None:
             "guidance.schedule 'table' needs a file: set guidance.table.file to a .npy "
             "or .txt of weights"
         )
+    settings = entries.settings(config, "guidance.schedule")
+    if settings.get("carry") and not settings["curve"]:
+        raise ValueError(
+            "guidance.gn.carry is set and there is no other curve: set "
+            "guidance.gn.curve to the probe/curve.npz of another workdir"
+        )
 
 
 def _check_schedule(config) -> None:
@@ -115,6 +121,11 @@ def _check_guide(config, name: str) -> None:
     if guide["step"] < 0:
         raise ValueError(
             f"guidance.{name}.step is {guide['step']}: it must be at least 0"
+        )
+    if not guide["workdir"] and references.REFERENCES[name].guide == "log_prob":
+        raise ValueError(
+            f"guidance.references holds {name}: set guidance.{name}.workdir to the "
+            "workdir of a classifier, trained with configs/classifier.py"
         )
     if not guide["workdir"] and guide["step"] in (0, config.checkpoint.step):
         raise ValueError(

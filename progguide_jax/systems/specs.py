@@ -2,34 +2,44 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from progguide_jax.diffusion import levels, plans, solvers
-from progguide_jax.diffusion.system import System
+from progguide_jax.diffusion import levels, plans, solvers, tilted
 from progguide_jax.guidance import curves, projections, references, rules
 from progguide_jax.systems import build, entries
+
+
+class Guide(NamedTuple):
+    """What a reference has from another workdir, a `System` or a log-probability, and
+    what made it, as JSON."""
+
+    given: Any
+    origin: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SamplingSpec:
     """All that an image depends on besides the model, its condition and its index.
 
-    omega: {branch: [S], or [K,S] with a curve for each class}. guides: {reference: what
-    it needs}, such as the second network of autoguidance. about: the same as JSON, by
-    the names and settings of the registries: with the system's origin and the labels it
-    is the provenance of the images. Everything is an argument of the compiled program.
+    omega: {branch: what the plan counts, [S], or [K,S] with a curve for each class}.
+    guides: {reference: what it needs}, such as the second network of autoguidance.
+    about: the same as JSON, by the names and settings of the registries: with the
+    system's origin and the labels it is the provenance of the images. particles: the
+    settings of a sampler that keeps one of several an image. Everything but the number
+    of these is an argument of the compiled program.
     """
 
     levels: levels.Levels
     plan: plans.Plan
     omega: dict[str, np.ndarray]
     rule: rules.Rule
-    guides: dict[str, dict[str, System]]
+    guides: dict[str, dict[str, Any]]
     projection: projections.Projection | None
     seed: int
     about: dict[str, Any]
+    particles: dict[str, Any] | None = None
 
     @functools.cached_property
     def per_class(self) -> bool:
@@ -66,52 +76,70 @@ def reference_settings(config, name: str) -> dict[str, Any]:
 def of(
     config,
     omega: dict[str, np.ndarray],
-    guides: dict[str, System] | None = None,
+    guides: dict[str, Guide] | None = None,
     num_steps: int | None = None,
 ) -> SamplingSpec:
     """The spec of config.sample and config.guidance.
 
-    omega: {branch: weights on `grid`}; guides: {reference: System} of the references
-    that need one. num_steps: instead of sample.num_steps.
+    omega: {branch: weights on `grid`}; guides: those of the references that need
+    one. num_steps: instead of sample.num_steps.
     """
     made = grid(config, num_steps)
-    solver, rule, projection = (
+    rule, projection = (
         entries.settings(config, key)
-        for key in ("sample.solver", "guidance.rule", "guidance.projection")
+        for key in ("guidance.rule", "guidance.projection")
     )
     guides = guides or {}
+    plan, counted = steps(config, made, omega)
+    entry = tilted.TILTED.get(config.sample.tilted)
     return SamplingSpec(
         levels=made,
-        plan=_plan(config.sample.solver, solver, made, omega),
-        omega=omega,
+        plan=plan,
+        omega=counted,
         rule=rules.make(config.guidance.rule, **rule),
         guides={
             name: reference_settings(config, name)
-            | ({"guide": guides[name]} if name in guides else {})
+            | (
+                {references.REFERENCES[name].guide: guides[name].given}
+                if name in guides
+                else {}
+            )
             for name in config.guidance.references
         },
         projection=projections.make(config.guidance.projection, **projection),
         seed=config.sample.seed,
         about=about(config, made, omega, guides),
+        particles=entries.settings(config, "sample.tilted")
+        if entry and entry.groups
+        else None,
     )
 
 
-def _plan(name: str, settings: dict, grid: levels.Levels, omega) -> plans.Plan:
+def steps(
+    config, grid: levels.Levels, omega: dict[str, np.ndarray]
+) -> tuple[plans.Plan, dict[str, np.ndarray]]:
+    """The plan of config.sample on this grid, and omega as the plan counts it."""
+    name, settings = config.sample.solver, entries.settings(config, "sample.solver")
     solver = solvers.make(name, **settings)
+    if config.sample.tilted != entries.NONE:
+        own = entries.settings(config, "sample.tilted")
+        return tilted.TILTED[config.sample.tilted].steps(grid, omega, solver, **own)
     if not settings.get("restart"):
-        return solver(grid)
+        return solver(grid), omega
     found = {k for values in omega.values() for k in curves.jumps(values)}
-    return solver(grid, jumps=sorted(found))
+    return solver(grid, jumps=sorted(found)), omega
 
 
 def about(
     config,
     grid: levels.Levels,
     omega: dict[str, np.ndarray],
-    guides: dict[str, System] | None = None,
+    guides: dict[str, Guide] | None = None,
 ) -> dict[str, Any]:
     """What a spec says of itself, as JSON."""
     keys = "sample.spacing sample.solver guidance.rule guidance.projection".split()
+    if config.sample.tilted != entries.NONE:  # as if there were no such key
+        keys.append("sample.tilted")
     result: dict[str, Any] = {
         key.split(".")[1]: {
             "name": entries.chosen(config, key)[0],

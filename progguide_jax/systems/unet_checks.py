@@ -1,52 +1,67 @@
-"""Whether a U-Net of config.model.unet can be built for the images of config.data."""
+"""Whether a U-Net, or its way down, can be built for the images of config.data."""
 
 import ml_collections
+
+_EXIT_WEIGHT = 0.5  # train.exit_weight where nobody set it
 
 
 def check(config: ml_collections.ConfigDict) -> None:
     """ValueError, in one line, unless every level and norm comes out whole."""
-    unet, size = config.model.unet, config.data.image_size
+    name, size = config.model.name, config.data.image_size
+    unet = config.model[name]
     for key in ("channel_mult", "attention_resolutions"):
         for value in unet[key]:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
-                    f"model.unet.{key} holds {value!r}: use whole numbers, at least 1"
+                    f"model.{name}.{key} holds {value!r}: use whole numbers, at least 1"
                 )
     if not unet.channel_mult:
-        raise ValueError("model.unet.channel_mult is empty: use (1,) or longer")
+        raise ValueError(f"model.{name}.channel_mult is empty: use (1,) or longer")
     factor = 2 ** (len(unet.channel_mult) - 1)
     if size % factor:
         raise ValueError(
             f"data.image_size {size} is not divisible by {factor}, which "
-            f"{len(unet.channel_mult)} levels of model.unet.channel_mult need: use "
+            f"{len(unet.channel_mult)} levels of model.{name}.channel_mult need: use "
             "fewer levels or another size"
         )
     sizes = [size // 2**i for i in range(len(unet.channel_mult))]
     for resolution in unet.attention_resolutions:
         if resolution not in sizes:
             raise ValueError(
-                f"model.unet.attention_resolutions: no feature map is {resolution} "
+                f"model.{name}.attention_resolutions: no feature map is {resolution} "
                 f"pixels wide, they are {', '.join(map(str, sizes))}"
             )
-    if unet.exit and unet.exit not in sizes[1:]:
+    if name == "unet" and unet.exit and unet.exit not in sizes[1:]:
         there = ", ".join(map(str, sizes[1:])) or "none but that of the image"
         raise ValueError(
             f"model.unet.exit is {unet.exit}: use 0, or a width of the decoder before "
             f"its last: {there}"
         )
-    for channels in _widths(unet):
+    for channels in _widths(unet, decoder=name == "unet"):
         groups = min(32, channels // 4)
         if not groups or channels % groups:
             raise ValueError(
-                f"model.unet.base_channels {unet.base_channels} with channel_mult "
+                f"model.{name}.base_channels {unet.base_channels} with channel_mult "
                 f"{tuple(unet.channel_mult)}: group normalisation cannot split "
                 f"{channels} channels; use base_channels 8, 16 or a multiple of 32"
             )
 
 
-def _widths(unet: ml_collections.ConfigDict) -> list[int]:
+def check_exit_weight(config: ml_collections.ConfigDict) -> None:
+    """ValueError if the loss of an early exit is weighted and there is no such exit."""
+    model, weight = config.model, config.train.exit_weight
+    if weight != _EXIT_WEIGHT and not (model.name == "unet" and model.unet.exit):
+        raise ValueError(
+            f"train.exit_weight is {weight} and model.unet.exit is off: set "
+            "model.unet.exit to a width of the decoder, or leave it out"
+        )
+
+
+def _widths(unet: ml_collections.ConfigDict, decoder: bool) -> list[int]:
     """Channels that the U-Net normalises, those after joining a skip included."""
     levels = [unet.base_channels * mult for mult in unet.channel_mult]
+    if not decoder:
+        return sorted({unet.base_channels, *levels})
     skips, width = [unet.base_channels], unet.base_channels
     for i, channels in enumerate(levels):
         skips += [channels] * (unet.num_res_blocks + (i < len(levels) - 1))

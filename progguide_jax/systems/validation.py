@@ -16,16 +16,19 @@ from progguide_jax.diffusion import levels, process
 from progguide_jax.guidance import curves
 from progguide_jax.systems import (
     build,
+    classifier_checks,
     effects,
     entries,
     guidance_checks,
     key_checks,
+    tilted_checks,
     unet_checks,
 )
 
 # of keys that choose no entry of a table
 _CHOICES = {
     "model.unet.dtype": ("float32", "bfloat16"),
+    "model.encoder.dtype": ("float32", "bfloat16"),
     "train.decay": ("constant", "cosine"),
     "train.predicts": process.PREDICTIONS,
     "probe.timesteps": ("stratified", "uniform"),
@@ -39,7 +42,8 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         lambda x: x >= 1,
         """data.image_size data.channels data.num_classes data.num_examples
         model.label_dim model.unet.base_channels
-        model.unet.num_res_blocks model.pix_film.width model.pix_film.depth
+        model.unet.num_res_blocks model.encoder.base_channels
+        model.encoder.num_res_blocks model.pix_film.width model.pix_film.depth
         train.num_steps train.batch_size train.log_every train.checkpoint_every
         train.keep train.sample_steps probe.num_examples probe.batch_size
         probe.checkpoint_every sample.num_images sample.batch_size
@@ -71,7 +75,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
     (
         "at least 0 and below 1",
         lambda x: 0 <= x < 1,
-        "model.unet.dropout train.ema_decay train.label_drop",
+        "model.unet.dropout model.encoder.dropout train.ema_decay train.label_drop",
     ),
     (
         "above 0 and at most 1",
@@ -120,6 +124,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _check_noise(config)
         _check_grids(config)
         guidance_checks.check(config)
+        tilted_checks.check(config)
         key_checks.check_folder("sample.name", config.sample.name)
     except (AttributeError, KeyError) as error:  # of a file without base.py's keys
         raise ValueError(
@@ -164,6 +169,7 @@ def check_training(
 ) -> None:
     """`check_command` for train.py, which goes on from the newest checkpoint."""
     check_command(config, given)
+    classifier_checks.check_given(config, given)
     if config.checkpoint.step:
         raise ValueError(
             f"checkpoint.step is {config.checkpoint.step}: it is for probing and "
@@ -199,6 +205,7 @@ def check_examples(config: ml_collections.ConfigDict) -> None:
 
 def check_samples(config: ml_collections.ConfigDict) -> None:
     """ValueError if the network is none that is probed or sampled by itself."""
+    classifier_checks.check_images(config)
     if config.train.noise != "gaussian":
         raise ValueError(
             f"train.noise is {config.train.noise!r}: what such a network says is the "
@@ -213,7 +220,7 @@ def _check_data(config) -> None:
         raise ValueError(
             f"data.num_classes is {data.num_classes}: two_gaussians has 2 classes"
         )
-    if config.model.name == "unet":
+    if "channel_mult" in entries.settings(config, "model.name"):
         unet_checks.check(config)
 
 
@@ -228,7 +235,10 @@ def _check_training(config) -> None:
             f"train.noise {train.noise!r} with train.predicts {train.predicts!r}: what "
             "is learnt is the score; set train.predicts=eps"
         )
-    if config.noise.zero_terminal_snr and train.predicts == "eps":
+    unet_checks.check_exit_weight(config)
+    classifier_checks.check(config)
+    learns_eps = train.predicts == "eps" and not classifier_checks.classifies(config)
+    if config.noise.zero_terminal_snr and learns_eps:
         raise ValueError(
             "noise.zero_terminal_snr with train.predicts 'eps': from pure noise eps "
             "says nothing about the image; set train.predicts=v or x0"

@@ -129,7 +129,7 @@ def test_an_x0_network_from_pure_noise(name):
         branch_of_embedding=lambda e: prediction.Branch(emb, e, "x0"),
     )
     needs = whole(name)
-    if references.REFERENCES[name].guide:
+    if references.REFERENCES[name].guide == "guide":
         needs[name] = {"guide": made}
     branches = references.branches(made, LABEL, needs)
     grid = levels.from_timesteps(made.noise_schedule, [999, 800, 500, 200])

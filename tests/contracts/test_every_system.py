@@ -1,6 +1,6 @@
 """What every system owes: networks of the registry by each prediction, exact models.
 
-A network is covered by its line in MODELS.
+A network is covered by its line in DENOISERS.
 """
 
 import functools
@@ -22,7 +22,7 @@ from progguide_jax.systems import build, drawing, specs, trained
 
 INDEX = np.arange(8)
 LABELS = INDEX % 2
-EVERY = [(name, kind) for name in networks.MODELS for kind in process.PREDICTIONS]
+EVERY = [(name, kind) for name in networks.DENOISERS for kind in process.PREDICTIONS]
 EXACT = "two_gaussians"
 WORLDS = [*EVERY, (EXACT, "eps")]
 

@@ -28,7 +28,7 @@ def test_every_reference_but_null_and_those_of_the_condition_has_a_scale():
 def test_a_second_network_is_found_by_workdir_and_step():
     held = entry_settings.sections()
     having = {name for name, keys in held.items() if {"workdir", "step"} <= set(keys)}
-    assert having == {"autoguidance", "heavy_tail"}
+    assert having == {"autoguidance", "heavy_tail", "classifier"}
 
 
 def test_a_card():

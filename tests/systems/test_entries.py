@@ -34,7 +34,10 @@ def test_settings_of_the_chosen_entry():
     config = base.get_config()
     config.guidance.schedule, config.guidance.gn.curve = "gn_all", "c.npz"
     config.sample.solver = "unipc"
-    assert entries.settings(config, "guidance.schedule") == {"curve": "c.npz"}
+    assert entries.settings(config, "guidance.schedule") == {
+        "curve": "c.npz",
+        "carry": False,
+    }
     assert entries.settings(config, "sample.solver") == {"restart": False}
     assert entries.settings(config, "sample.solver", "ddim") == {"eta": 0.0}
     assert entries.chosen(config, "guidance.references") == ("null",)

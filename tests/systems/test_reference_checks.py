@@ -19,7 +19,7 @@ def set_keys(config, keys):
     ("keys", "words"),
     [
         ({"guidance.references": ("classifier",)},
-         "holds classifier, which needs log_prob: no config has that"),
+         "holds classifier: set guidance.classifier.workdir to the workdir of a "),
         ({"guidance.references": ("heavy_tail",)}, "set guidance.heavy_tail.workdir"),
         ({"guidance.references": ("heavy_tail",), "guidance.heavy_tail.step": -1},
          "guidance.heavy_tail.step is -1: it must be at least 0"),

@@ -95,6 +95,8 @@ def test_the_defaults_are_valid():
         ({"guidance.schedule": "neg_perturb", "guidance.neg_perturb.t_max": -1},
          "guidance.neg_perturb.t_max is -1: it must be None, or a timestep"),
         ({"guidance.schedule": "table"}, "set guidance.table.file"),
+        ({"guidance.schedule": "gn", "guidance.gn.carry": True},
+         "guidance.gn.carry is set and there is no other curve: set guidance.gn.curve"),
         ({"guidance.schedule": "interval"}, "guidance.interval: give t_min, t_max or"),
         ({"guidance.schedule": "interval", "guidance.interval.t_min": 5,
           "guidance.interval.sigma_max": 1.0},
@@ -109,6 +111,8 @@ def test_the_defaults_are_valid():
          "beta_start <= "),
         ({"noise.name": "scaled_linear", "noise.scaled_linear.beta_end": 1.0},
          "beta_end < 1"),
+        ({"train.exit_weight": 0.7}, "train.exit_weight is 0.7 and model.unet.exit is "
+         "off: set model.unet.exit"),
         ({"noise.zero_terminal_snr": True}, "set train.predicts=v or x0"),
         ({"sample.spacing": "karras", "sample.offset": 1}, "leave it out with"),
         ({"sample.spacing": "karras", "sample.karras.sigma_max": 1e9},

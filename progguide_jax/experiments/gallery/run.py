@@ -127,7 +127,8 @@ def _lacks(reference: str) -> str:
 def unread(config) -> dict[str, str]:
     """What the cells set, and what belongs to networks, samples and scores."""
     rest = "train probe model checkpoint eval sample.num_images sample.name"
-    rest += " sample.trace sample.double_batch experiment.schedules experiment.scales"
+    rest += " sample.trace sample.double_batch sample.tilted experiment.schedules"
+    rest += " experiment.scales"
     own = "guidance.schedule guidance.rule guidance.references"
     return dict.fromkeys([*rest.split(), *own.split()], "")
 

@@ -67,7 +67,7 @@ def unread(config) -> dict[str, str]:
         "sample.num_images": "experiment.two_gaussians.num_images",
     }
     return found | dict.fromkeys(
-        ("sample.name", "sample.trace", "sample.double_batch", "eval"), ""
+        "sample.name sample.trace sample.double_batch sample.tilted eval".split(), ""
     )
 
 

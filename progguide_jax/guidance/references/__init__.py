@@ -24,14 +24,15 @@ null, autoguidance = guides.null, guides.autoguidance
 class ReferenceEntry(NamedTuple):
     """branch: its name; "cond" for one that changes what the conditional prediction is.
     make: (model, cond, **needs) -> Branch; parameters with a default are settings.
-    guide: whether it needs a second system, and train_noise: on what noise that one is
-    trained. check: ValueError at settings that make no sense, before there is a model.
-    inside: whether it disturbs the network inside, so that settings are to be held
-    against the network before it is trained."""
+    guide: the parameter that takes what another workdir has: "guide", a second system,
+    or "log_prob", a classifier; "" = none. train_noise: on what noise that is trained.
+    check: ValueError at settings that make no sense, before there is a model. inside:
+    whether it disturbs the network inside, so that settings are to be held against the
+    network before it is trained."""
 
     branch: str
     make: Callable[..., prediction.Branch]
-    guide: bool = False
+    guide: str = ""
     train_noise: str = "gaussian"
     check: Callable[..., None] | None = None
     inside: bool = False
@@ -39,9 +40,9 @@ class ReferenceEntry(NamedTuple):
 
 REFERENCES = {
     "null": ReferenceEntry("null", guides.null),
-    "autoguidance": ReferenceEntry("guide", guides.autoguidance, guide=True),
+    "autoguidance": ReferenceEntry("guide", guides.autoguidance, guide="guide"),
     "heavy_tail": ReferenceEntry(
-        "heavy_tail", guides.heavy_tail, guide=True, train_noise="student_t"
+        "heavy_tail", guides.heavy_tail, guide="guide", train_noise="student_t"
     ),
     "sigma_scale": ReferenceEntry(
         "sigma_scale",
@@ -58,7 +59,7 @@ REFERENCES = {
     "cads": ReferenceEntry(
         "cond", other_conditions.cads, check=other_conditions.check_cads
     ),
-    "classifier": ReferenceEntry("classifier", classifier.classifier),
+    "classifier": ReferenceEntry("classifier", classifier.classifier, guide="log_prob"),
     "pag": ReferenceEntry("pag", perturbed.pag, check=perturbed.check, inside=True),
     "seg": ReferenceEntry("seg", perturbed.seg, check=perturbed.check, inside=True),
     "sag": ReferenceEntry("sag", perturbed.sag, check=perturbed.check, inside=True),
@@ -79,10 +80,11 @@ def settings(name: str) -> dict[str, Any]:
 
 
 def needs(name: str) -> list[str]:
-    """What only a caller in Python can hand to a reference: neither settings nor the
-    system that a config names as its guide."""
+    """What only a caller in Python can hand to a reference: neither settings nor what
+    a config names as its guide."""
     _, _, *rest = registry.defaults(REFERENCES[name].make)
-    return [n for n in rest if n != "guide" and n not in settings(name)]
+    there = (REFERENCES[name].guide, *settings(name))
+    return [n for n in rest if n not in there]
 
 
 def branches(

@@ -25,7 +25,8 @@ def classifier(
         ours changes eps, as their Algorithm 2 does for DDIM.
 
     log_prob(x_t [B,...], level, condition) -> log p(condition | x_t) [B], in natural
-    logarithms and trained on noisy images; x0 classifiers mislead. Image i may enter
+    logarithms and trained on noisy images, as configs/classifier.py trains one for
+    guidance.classifier.workdir; x0 classifiers mislead. Image i may enter
     the i-th number only, so a BatchNorm must be frozen. Parameters belong into a
     `jax.tree_util.Partial`. At pure noise it does nothing to an x0- or v-network.
     """
