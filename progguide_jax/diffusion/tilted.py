@@ -113,7 +113,7 @@ def pcg(
     omega = _each("pcg", omega, steps)
     parts, weights = [], []
     for k in range(steps):
-        parts.append(plans.Plan(*(a[k : k + 1] for a in predictor)))
+        parts.append(plans.Plan(*(a[k : k + 1] for a in predictor[:-1]), levels))
         weights.append(0.0)
         if k + 1 < steps:
             parts += [_langevin(levels, k + 1, size)] * corrections
@@ -152,9 +152,8 @@ def _joined(parts: list[plans.Plan]) -> plans.Plan:
         part._replace(omega=part.omega + end - part.omega.max() - 1)
         for part, end in zip(parts, ends, strict=True)
     ]
-    return plans.Plan(
-        *(np.concatenate(columns) for columns in zip(*parts, strict=True))
-    )
+    columns = zip(*(part[:-1] for part in parts), strict=True)
+    return plans.Plan(*map(np.concatenate, columns), parts[0].levels)
 
 
 class TiltedEntry(NamedTuple):

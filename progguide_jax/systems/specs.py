@@ -80,11 +80,12 @@ def of(
         for key in ("sample.solver", "guidance.rule", "guidance.projection")
     )
     guides = guides or {}
+    plan = _plan(config.sample.solver, solver, made, omega)
     return SamplingSpec(
         levels=made,
-        plan=_plan(config.sample.solver, solver, made, omega),
+        plan=plan,
         omega=omega,
-        rule=rules.make(config.guidance.rule, **rule),
+        rule=rules.make(config.guidance.rule, **rule).on(plan),
         guides={
             name: reference_settings(config, name)
             | ({"guide": guides[name]} if name in guides else {})
