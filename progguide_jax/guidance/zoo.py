@@ -114,6 +114,7 @@ def page() -> str:
     for field, title in (
         ("Convention", "What the papers call ω"),
         ("Deviation", "Where papers, public code and this differ"),
+        ("Source", "Where a formula was read, if not in the paper"),
     ):
         lines = [
             f"- **{name}**: {card[field]}."

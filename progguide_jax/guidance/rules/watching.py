@@ -72,9 +72,10 @@ def feedback(
     Space: x0.
     Cost: 2 evaluations.
     Neutral: pi 1 is the conditional model; pi 0.5, tau 0, delta 0 are CFG.
-    Deviation: the sum with a constant weight in their code (FBG_using_edm2) is left
-        out, and tau and delta are not rounded to 4 digits. A stage that does not lower
-        the noise (Heun's second) leaves L alone.
+    Deviation: the sum with a constant weight in their code is left out, and tau and
+        delta are not rounded to 4 digits. A stage that does not lower the noise (Heun's
+        second) leaves L alone.
+    Source: the authors' code (FelixKoulischer/FBG_using_edm2).
 
     tau and delta belong to a grid. None: those that `feedback_settings` derives from
     the grid at hand, as the authors do: without evidence the weight reaches 3 at t_0 of
