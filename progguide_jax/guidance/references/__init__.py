@@ -16,6 +16,7 @@ from progguide_jax.guidance.references import (
     levels_shifted,
     other_conditions,
     perturbed,
+    windows,
 )
 
 null, autoguidance = guides.null, guides.autoguidance
@@ -26,8 +27,8 @@ class ReferenceEntry(NamedTuple):
     make: (model, cond, **needs) -> Branch; parameters with a default are settings.
     guide: whether it needs a second system, and train_noise: on what noise that one is
     trained. check: ValueError at settings that make no sense, before there is a model.
-    inside: whether it disturbs the network inside, so that settings are to be held
-    against the network before it is trained."""
+    inside: whether it disturbs the network inside, or asks it about a part of an image,
+    so that settings are to be held against the network before it is trained."""
 
     branch: str
     make: Callable[..., prediction.Branch]
@@ -64,6 +65,7 @@ REFERENCES = {
     "sag": ReferenceEntry("sag", perturbed.sag, check=perturbed.check, inside=True),
     "s2": ReferenceEntry("s2", perturbed.s2, check=perturbed.check, inside=True),
     "internal": ReferenceEntry("internal", perturbed.internal, inside=True),
+    "swg": ReferenceEntry("swg", windows.swg, check=windows.check_swg, inside=True),
 }
 
 
