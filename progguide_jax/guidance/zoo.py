@@ -50,8 +50,8 @@ NOT_BUILT = {
     '..., omega={"null": early, "s2": late})`, each of `schedules.make("interval", '
     "...)`. A config has one schedule for all references. Their training, in which the "
     "guided prediction is the target, is not here.",
-    "Z-sampling (Bai et al. 2024, arXiv:2412.10891)": "goes a step back without guidance "
-    "and forward again with it: `fsg` with an interval of one step and every step in "
+    "Z-sampling (Bai et al. 2024, arXiv:2412.10891)": "goes a step back without "
+    "guidance and forward again with it: `fsg` with interval 0 and every step in "
     "`starts` does so forward first, between x_t and the next level.",
     "MG (arXiv:2502.12154) and GFT (arXiv:2501.15420)": "learn the guided prediction: "
     "they are training targets, and sample without guidance.",
