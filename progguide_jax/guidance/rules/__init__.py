@@ -118,7 +118,7 @@ RULES = {
     "reg": shape.RuleEntry(jacobian.reg, shape.same_omega(strength=0.0), calls=1),
     "tsr": shape.RuleEntry(jacobian.tsr, shape.same_omega(k=1.0)),
     "rectified_cfgpp": shape.RuleEntry(
-        ahead.rectified_cfgpp, shape.same_omega(reach=0.0)
+        ahead.rectified_cfgpp, shape.same_omega(reach=0.0), calls=2
     ),
     "fsg": shape.RuleEntry(
         ahead.fsg,
