@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from progguide_jax.diffusion import plans, prediction, process
@@ -129,7 +130,7 @@ def _fsg(evaluate, step, carry, *, weight, times, ahead):
         x = step.alpha * u.x0 + step.sigma * u.eps
         return tuple(asked("cond", name, x=x))
 
-    count = times[step.index]
+    count = jnp.asarray(times)[step.index]
     c, u = jax.lax.fori_loop(0, count, replaced, tuple(evaluate("cond", name)))
     evaluate.record(3 * count)
     return prediction.Prediction(mixed(1 + step.omega, c, u).x0, u.eps), carry
@@ -137,5 +138,5 @@ def _fsg(evaluate, step, carry, *, weight, times, ahead):
 
 def _level(table, step: prediction.Step) -> process.Level:
     """The level in this evaluation's row of a table [N,3]."""
-    t, alpha, sigma = table[step.index]
+    t, alpha, sigma = jnp.asarray(table)[step.index]
     return process.Level(t, *(a.astype(step.x.dtype) for a in (alpha, sigma)))
