@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import measure
-from progguide_jax.diffusion import noise, prediction
+from progguide_jax.diffusion import levels, noise, prediction, process, solvers
 from progguide_jax.guidance import rules
 from progguide_jax.runtime import sharding
 
@@ -33,8 +33,12 @@ def main(argv=None) -> None:
     def network():
         return forward(params, data["eps"], data["t"], data["label"])
 
+    ns = process.ddpm_linear()
+    plan = solvers.ddim()(levels.from_timesteps(ns, levels.timesteps(1000, 10)))
+
     def repeated(name):
-        program = arithmetic(rules.make(name), rules.RULES[name].scales, mesh)
+        rule = rules.make(name).on(plan)
+        program = arithmetic(rule, rules.RULES[name].scales, mesh)
         return lambda: [program(*arrays) for _ in range(CALLS)]
 
     functions = {"network": network}
@@ -57,7 +61,7 @@ class Said:
     def __init__(self, **found: prediction.Prediction):
         self.found = found
 
-    def __call__(self, *names: str, x=None) -> list[prediction.Prediction]:
+    def __call__(self, *names: str, x=None, level=None) -> list:
         return [self.found[name] for name in names]
 
     def branch(self) -> "Said":

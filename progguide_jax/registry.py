@@ -35,7 +35,7 @@ def defaults(factory: Callable) -> dict[str, Any]:
     return {p.name: p.default for p in parameters}
 
 
-FIELDS = ("Formula", "Convention", "Space", "Cost", "Neutral", "Deviation")
+FIELDS = ("Formula", "Convention", "Space", "Cost", "Neutral", "Deviation", "Source")
 
 
 def card(factory: Callable) -> dict[str, str]:

@@ -89,7 +89,8 @@ class Predictions(list):
 
 class Evaluate:
     """evaluate("cond", "null") -> a list, a Prediction of each; with x=..., of that
-    instead of x_t. A branch runs once on the same x, however often it is asked for."""
+    instead of x_t, and with level=... at that one. A branch runs once on x_t, however
+    often it is asked for."""
 
     def __init__(self, branches: Branches, x, level, step, double_batch: bool):
         self._branches, self._x, self._level = branches, x, level
@@ -109,7 +110,7 @@ class Evaluate:
         self.count = self.count + count
         self.found |= found
 
-    def __call__(self, *names: str, x=None) -> Predictions:
+    def __call__(self, *names: str, x=None, level=None) -> Predictions:
         known = {place.name for place in self._branches.places}
         for name in names:
             if name not in known:
@@ -117,20 +118,24 @@ class Evaluate:
                     f"the rule asks for the branch {name!r} and there are "
                     f"{', '.join(sorted(known))}: add the reference that it needs"
                 )
-        if x is not None:
-            found = self._run(names, x, {})
+        if x is not None or level is not None:
+            found = self._run(names, self._x if x is None else x, {}, level)
         else:
             missing = [name for name in names if name not in self.found]
             self.found |= self._run(missing, self._x, self.found)
             found = self.found
         return Predictions(found[name] for name in names)
 
-    def _run(self, names, x, known) -> dict[str, prediction.Prediction]:
-        """Those of `names`, and what they use; known: what is not run again."""
+    def _run(self, names, x, known, level=None) -> dict[str, prediction.Prediction]:
+        """Those of `names`, and what they use; known: what is not run again; level: t,
+        alpha and sigma, scalars, instead of those of the step."""
+        told, here = self._level, level or self._step
+        if level is not None:
+            told = process.Level(*(jnp.full(len(x), value) for value in level))
         places = [place for place in self._branches.places if place.name in names]
         used = {name for place in places for name in place.uses}
         first = used - set(names) - set(known)
-        found = self._run(first, x, known) if first else {}
+        found = self._run(first, x, known, level) if first else {}
         groups: dict[Any, list[BranchPlace]] = {}
         # those that use others come after them
         for place in sorted(places, key=lambda place: bool(place.uses)):
@@ -141,10 +146,10 @@ class Evaluate:
             conds = [self._branches.conds[place.name] for place in members]
             extra = self._extra(members[0], known | found)
             fn = self._branches.functions[members[0].function]
-            raws = _stacked(fn, x, self._level, conds, extra)
+            raws = _stacked(fn, x, told, conds, extra)
             for place, raw in zip(members, raws, strict=True):
                 found[place.name] = prediction.of_raw(
-                    raw, x, self._step.alpha, self._step.sigma, place.predicts
+                    raw, x, here.alpha, here.sigma, place.predicts
                 )
         self.count += len(places)
         return found

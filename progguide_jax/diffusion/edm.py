@@ -80,13 +80,11 @@ def heun(
             kick=np.zeros_like(half),
         )
         first = plan._replace(on_grid=plan.sigma_next == 0)
-        rows = zip(first, second, strict=True)
-        both = Plan(
-            *(np.stack(pair, 1).reshape(-1, *pair[0].shape[1:]) for pair in rows)
-        )
+        rows = zip(first[:-1], second[:-1], strict=True)
+        both = [np.stack(pair, 1).reshape(-1, *pair[0].shape[1:]) for pair in rows]
         # no second stage at data, where there is nothing to evaluate
         kept = np.stack([np.ones(len(m), bool), levels.sigma[1:] > 0], 1).ravel()
-        return Plan(*(column[kept] for column in both))
+        return Plan(*(column[kept] for column in both), levels)
 
     return plan
 

@@ -76,7 +76,8 @@ def rows(
     wide = jnp.promote_types(x.dtype, jnp.float32)
     arrays = {
         name: column.astype(wide) if column.dtype == np.float64 else column
-        for name, column in plan._asdict().items()
+        for name, column in plan._replace(levels=None)._asdict().items()
+        if column is not None
     }
     arrays["matrix"] = plan.matrix.astype(x.dtype)
     return Rows(

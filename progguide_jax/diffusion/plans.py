@@ -27,6 +27,7 @@ class Plan(NamedTuple):
     sigma_next: the grid level that it leads to. omega: index of the grid level whose
     omega it takes. on_grid: whether x is at a grid level afterwards, as a trajectory
     records it. gain, kick: before the evaluation x becomes gain x + kick z (churn).
+    levels: the grid, for rules whose settings follow from it.
     """
 
     matrix: np.ndarray
@@ -39,6 +40,7 @@ class Plan(NamedTuple):
     on_grid: np.ndarray
     gain: np.ndarray
     kick: np.ndarray
+    levels: Levels | None = None
 
     @property
     def stochastic(self) -> bool:
@@ -82,4 +84,5 @@ def one_each(levels: Levels, matrix: np.ndarray) -> Plan:
         on_grid=np.ones(n, bool),
         gain=np.ones(n),
         kick=np.zeros(n),
+        levels=levels,
     )

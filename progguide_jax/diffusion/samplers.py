@@ -144,8 +144,9 @@ def solve(
     Returns x_0 [B,...] in the dtype of x_T; with trajectory also x at every grid level
     [S+1,B,...] from x_T to x_0; with trace also a `tracing.Trace`.
     """
-    rule, x_T = rules.of(rule or rules.cfg()), arguments.start(x_T)
+    x_T = arguments.start(x_T)
     arguments.check_plan(plan)
+    rule = rules.of(rule or rules.cfg()).on(plan)
     arguments.check_branches(branches, x_T)
     arguments.check_weights(omega)
     arguments.check_axes(omega, plan, branches, x_T)

@@ -125,7 +125,7 @@ def _pcg(levels, corrections, size) -> plans.Plan:
     predictor, parts = solvers.ddim()(levels), []
     steps = len(levels.t) - 1
     for k in range(steps):
-        part = plans.Plan(*(a[k : k + 1] for a in predictor))
+        part = plans.Plan(*(a[k : k + 1] for a in predictor[:-1]), levels)
         parts.append(part._replace(omega=np.zeros(1, int)))
         if k + 1 < steps:
             langevin = _langevin(levels, k + 1, size)
@@ -157,7 +157,8 @@ def _langevin(levels: Levels, k: int, size: float) -> plans.Plan:
 
 def _joined(parts: list[plans.Plan]) -> plans.Plan:
     """One plan after the other."""
-    return plans.Plan(*map(np.concatenate, zip(*parts, strict=True)))
+    columns = zip(*(part[:-1] for part in parts), strict=True)
+    return plans.Plan(*map(np.concatenate, columns), parts[0].levels)
 
 
 def _weights(plan: plans.Plan, omega: np.ndarray, first: float = 0.0) -> np.ndarray:

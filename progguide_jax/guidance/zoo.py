@@ -42,6 +42,24 @@ p_c + ω Δ: 0 is the conditional model, −1 the unconditional one, and most pa
 w = 1 + ω. x0 and eps are the two faces of a prediction of x_t = alpha x0 + sigma eps.
 """
 
+# {method: why it is no entry}
+NOT_BUILT = {
+    "SGG (Yuan et al. 2026, arXiv:2603.20584)": "the authors' code guides against the "
+    "unconditional network until some step and against one with layers left out from "
+    "there on. Those are two references with a weight each: in Python `samplers.solve("
+    '..., omega={"null": early, "s2": late})`, each of `schedules.make("interval", '
+    "...)`. A config has one schedule for all references. Their training, in which the "
+    "guided prediction is the target, is not here.",
+    "Z-sampling (Bai et al. 2024, arXiv:2412.10891)": "goes a step back without "
+    "guidance and forward again with it: `fsg` with interval 0 and every step in "
+    "`starts` does so forward first, between x_t and the next level.",
+    "MG (arXiv:2502.12154) and GFT (arXiv:2501.15420)": "learn the guided prediction: "
+    "they are training targets, and sample without guidance.",
+    "Learn to Guide (arXiv:2510.00815), annealing guidance (Yehezkel et al. 2025)": "a "
+    "small network that gives the weight. What it gives on a grid is a table: "
+    '`schedules.make("table", ...)`; its training is not here.',
+}
+
 
 def chapters() -> list[Chapter]:
     """What the page shows, in its order."""
@@ -116,6 +134,7 @@ def page() -> str:
     for field, title in (
         ("Convention", "What the papers call ω"),
         ("Deviation", "Where papers, public code and this differ"),
+        ("Source", "Where a formula was read, if not in the paper"),
     ):
         lines = [
             f"- **{name}**: {card[field]}."
@@ -124,6 +143,8 @@ def page() -> str:
             if field in card
         ]
         parts.append("\n".join([f"## {title}\n", *lines, ""]))
+    lines = [f"- **{method}**: {why}" for method, why in NOT_BUILT.items()]
+    parts.append("\n".join(["## Not built, and why\n", *lines, ""]))
     return "\n".join(parts)
 
 

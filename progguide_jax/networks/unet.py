@@ -115,9 +115,11 @@ class UNet(layers.LabelConditioned):
             return ResBlock(ch * mult, self.dropout, dtype, name=name)(h, emb, train)
 
         def attend(h, name):
-            if h.shape[1] not in self.attention_resolutions:
-                return h
-            return AttentionBlock(dtype, name=name)(h)
+            # where it was made: so on a part of an image too
+            there = self.has_variable("params", name)
+            if self.is_initializing():
+                there = h.shape[1] in self.attention_resolutions
+            return AttentionBlock(dtype, name=name)(h) if there else h
 
         def conv(features, name, strides=1):
             return _Conv(features, strides=strides, dtype=dtype, name=name)

@@ -96,7 +96,7 @@ def of(
         levels=made,
         plan=plan,
         omega=counted,
-        rule=rules.make(config.guidance.rule, **rule),
+        rule=rules.make(config.guidance.rule, **rule).on(plan),
         guides={
             name: reference_settings(config, name)
             | (

@@ -124,8 +124,7 @@ def test_feedback_by_hand(x64):
 
 
 def test_the_settings_of_feedback_for_a_grid():
-    """delta: 3 (1 - pi) / 2 = e^(delta steps / 2). tau of EDM's 64 levels, and both
-    rounded are the defaults of the rule."""
+    """delta: 3 (1 - pi) / 2 = e^(delta steps / 2). tau of EDM's 64 levels."""
     grid = levels.karras(None, 64, 0.002, 80.0)
     settings = rules.feedback_settings(grid)
     assert settings["delta"] == pytest.approx(2 * np.log(0.075) / 64, rel=1e-12)
@@ -136,11 +135,24 @@ def test_the_settings_of_feedback_for_a_grid():
         v[63 - i] = (s[i] ** 2 - s[i + 1] ** 2) * s[i + 1] ** 2 / s[i] ** 2
     at = 0.6 * v[26] + 0.4 * v[25]  # 0.4 * 64 = 25.6
     assert settings["tau"] == pytest.approx(2 * at / 10 * -settings["delta"], rel=1e-9)
-    defaults = rules.make("feedback").settings
-    for name, value in settings.items():
-        assert defaults[name] == pytest.approx(
-            value, abs=6e-4 if name == "delta" else 6e-5
-        )
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+def test_feedback_takes_tau_and_delta_from_the_grid(steps, x64):
+    """Without evidence the weight is 3 after half of the steps: e^L = 3 (1 - pi) / 2.
+    tau as above, of a DDPM grid."""
+    grid = levels.from_timesteps(by_hand.NS, levels.timesteps(1000, steps))
+    plan = solvers.ddim()(grid)
+    rule = rules.feedback().on(plan)
+    assert rule.settings["delta"] * steps / 2 == pytest.approx(np.log(0.075))
+    v = grid.r[1:] ** 2 * (1 - (grid.r[1:] / grid.r[:-1]) ** 2)
+    at = v[steps - 1 - int(0.4 * steps)]
+    expected = -2 * at * rule.settings["delta"] / 10
+    assert rule.settings["tau"] == pytest.approx(expected)
+    given = rules.feedback(tau=1.0, delta=-2.0).on(plan).settings
+    assert (given["tau"], given["delta"]) == (1.0, -2.0)
+    with pytest.raises(ValueError, match="the plan does not say its levels"):
+        rules.feedback().on(plan._replace(levels=None))
 
 
 def test_cfg_cache_by_hand(x64):
@@ -224,8 +236,9 @@ def test_from_pure_noise(name):
     [
         ("adaptive", {"threshold": -1.0}, "threshold is a cosine"),
         ("feedback", {"pi": 0.0}, r"pi must lie in \(0, 1\]"),
-        ("feedback", {"tau": -1.0}, "tau must be finite and not negative"),
+        ("feedback", {"tau": -1.0}, r"tau must be finite and not negative \(None"),
         ("feedback", {"most": 1.0}, "most must be above 1"),
+        ("feedback", {"t_1": 1.0}, "t_1 is a share of the way"),
         ("smc", {"gain": -0.1}, "gain finite and not negative"),
         ("cfg_cache", {"every": 0}, "every must be at least 1"),
         ("higs", {"mean": 0.0}, r"mean must lie in \(0, 1\]"),

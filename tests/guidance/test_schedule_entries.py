@@ -100,6 +100,9 @@ def test_c2fg_by_hand():
     np.testing.assert_allclose(omega, expected, rtol=1e-6)
     dense = make("c2fg", 0.5, np.arange(T)[::-1], rate=1.0)
     assert (1 + dense).mean() == pytest.approx(1.5 * (np.e - 1), rel=1e-3)
+    # their w_0 = 1, a scale of 0, in all but name
+    theirs = make("c2fg", 1e-6, np.array([500, 0]))
+    np.testing.assert_allclose(theirs, [2**0.5 - 1, 1.0], rtol=1e-5)
 
 
 def test_dynamic_cfg_by_hand():

@@ -197,3 +197,15 @@ def test_an_unknown_network_or_setting_is_named_with_the_nearest():
     with pytest.raises(ValueError, match="model 'pix_film': 'dropout'"):
         networks.create("pix_film", 3, dropout=0.1)
     assert networks.create("unet", 3, dropout=0.1) == unet.UNet(3, dropout=0.1)
+
+
+def test_a_part_of_an_image_meets_the_attention_that_the_whole_meets(batch):
+    """On 6 of 8 pixels attention made at width 4 is there at width 3."""
+    x0, _, t, label = batch
+    module, part = make(), x0[:, :6, 1:7]
+    params = perturbed(fresh_params(module))
+    narrow = make(attention_resolutions=(3,))
+    expected = predict(narrow, params, part, t, label)
+    np.testing.assert_array_equal(predict(module, params, part, t, label), expected)
+    without = {name: p for name, p in params.items() if "0_attention" not in name}
+    assert not np.allclose(predict(module, without, part, t, label), expected)

@@ -69,6 +69,28 @@ def test_a_rule_is_its_guider(name, space, images):
     )
 
 
+def test_apg_is_its_guider(images):
+    """Counted from x0_c, as here; a second step, which has a momentum."""
+    torch = pytest.importorskip("torch")
+    guiders = pytest.importorskip("diffusers.guiders")
+    made = guiders.AdaptiveProjectedGuidance(
+        guidance_scale=W - 1, adaptive_projected_guidance_momentum=-0.5,
+        adaptive_projected_guidance_rescale=2.5, eta=0.3, use_original_formulation=True,
+    )  # fmt: skip
+    # as it does itself when it takes the inputs of the first step
+    made.momentum_buffer = guiders.adaptive_projected_guidance.MomentumBuffer(-0.5)
+    x, first_c, first_u = images
+    rule = rules.apg(momentum=-0.5, norm_threshold=2.5, eta=0.3)
+    step, carry = step_of(jnp.asarray(x), "x0"), rule.init(jnp.asarray(x))
+    pairs = [(first_c, first_u), (first_c + x, first_u - 0.1 * x)]
+    for k, (c, u) in enumerate(pairs):
+        made.set_state(step=k, num_inference_steps=10, timestep=torch.tensor(500 - k))
+        expected = made.forward(torch.tensor(c), torch.tensor(u)).pred.numpy()
+        pair = [step.from_x0(jnp.asarray(a)) for a in (c, u)]
+        found, carry = rule(lambda *_, pair=pair: pair, step, carry)
+        np.testing.assert_allclose(found.x0, expected, rtol=2e-5, atol=2e-5)
+
+
 @pytest.mark.parametrize("parallel", [1.0, 0.4])
 def test_fdg_is_its_guider(parallel, images):
     """Counted from x0_c, as here: its other form counts from x0_u."""

@@ -16,6 +16,7 @@ from progguide_jax.guidance.references import (
     levels_shifted,
     other_conditions,
     perturbed,
+    windows,
 )
 
 null, autoguidance = guides.null, guides.autoguidance
@@ -27,8 +28,8 @@ class ReferenceEntry(NamedTuple):
     guide: the parameter that takes what another workdir has: "guide", a second system,
     or "log_prob", a classifier; "" = none. train_noise: on what noise that is trained.
     check: ValueError at settings that make no sense, before there is a model. inside:
-    whether it disturbs the network inside, so that settings are to be held against the
-    network before it is trained."""
+    whether it disturbs the network inside, or asks it about a part of an image, so that
+    settings are to be held against the network before it is trained."""
 
     branch: str
     make: Callable[..., prediction.Branch]
@@ -65,6 +66,7 @@ REFERENCES = {
     "sag": ReferenceEntry("sag", perturbed.sag, check=perturbed.check, inside=True),
     "s2": ReferenceEntry("s2", perturbed.s2, check=perturbed.check, inside=True),
     "internal": ReferenceEntry("internal", perturbed.internal, inside=True),
+    "swg": ReferenceEntry("swg", windows.swg, check=windows.check_swg, inside=True),
 }
 
 

@@ -102,9 +102,12 @@ def tsg(
     Deviation: theirs is t_emb + s t^alpha n with n a vector beside the embedding of t,
         in some of the layers. Ours moves t itself, which any model has; their
         derivation (section 5) is of that too.
+    Source: accounts of the paper and reimplementations. Open: whether s is counted in
+        standard deviations of t_emb, and which layers see it.
 
-    Their s and alpha are tuned for each network, and what they are does not carry over;
-    the defaults here are a choice.
+    Their s (1 to 3) and alpha (0.25 to 1) are tuned for each network, often within an
+    interval of t only (schedule interval): what they are does not carry over, and the
+    defaults here are a choice. Their w_TSG are 2.5 to 5.
     """
     ns = model.noise_schedule
     arrays = (jnp.asarray(shifts.known(ns)), ns.num_timesteps, noise_scale, power)

@@ -22,8 +22,9 @@ def icg(model: system.System, cond: Any) -> prediction.Branch:
     Deviation: theirs may draw the label itself; another form of theirs takes Gaussian
         noise for the embedding. With few labels that matters: of two, ours is the
         other one always, and guidance is away from it rather than from the mixture.
+    Source: accounts of the paper and reimplementations; no code of theirs is public.
 
-    It needs no training without labels.
+    It needs no training without labels. Their w_ICG is about 1.5 for ImageNet.
     """
     other = system.demand(model, "other", "icg")
     branch = model.branch(cond)
@@ -55,12 +56,15 @@ def cads(
     Space: any.
     Cost: no evaluation of its own; it changes "cond", so another reference is needed.
     Neutral: tau1 = tau2 = 1, where no condition is noised.
-    Deviation: mean and standard deviation are of each image's own y; public code takes
-        them over the batch. An embedding of one number is not rescaled. Their dynamic
-        CFG, omega times gamma, is a schedule and not part of this.
+    Deviation: mean and standard deviation are of each image's own y; reimplementations
+        take them over the batch, noise the empty condition too, and count t/T in steps.
+        An embedding of one number is not rescaled. Their dynamic CFG, omega times
+        gamma, is a schedule and not part of this.
+    Source: reimplementations (sd-webui-cads, ComfyUI-CADS), which agree on the formula
+        and the defaults.
 
-    The other references see the condition without noise. The defaults are those of
-    reimplementations; a lower tau1 and a larger noise_scale give more diversity.
+    The other references see the condition without noise. A lower tau1 and a larger
+    noise_scale give more diversity.
     """
     embed = system.demand(model, "embed", "cads")
     make = system.demand(model, "branch_of_embedding", "cads")

@@ -46,7 +46,7 @@ def pag(
     They disturb the middle block of Stable Diffusion; small U-Nets attend at few
     places, hence "all". With null beside it, it is added to CFG as theirs is.
     """
-    return _disturbed("pag", model, cond, "identity_attention", layers=layers)
+    return disturbed("pag", model, cond, "identity_attention", layers=layers)
 
 
 def seg(
@@ -67,7 +67,7 @@ def seg(
         layer and takes more than 9999 for infinity. diffusers 0.42 has this test the
         wrong way round: every finite sigma gives the mean there.
     """
-    return _disturbed("seg", model, cond, "blurred_queries", sigma=sigma, layers=layers)
+    return disturbed("seg", model, cond, "blurred_queries", sigma=sigma, layers=layers)
 
 
 def s2(
@@ -89,7 +89,7 @@ def s2(
         Rate and scale are from notes on the paper, whose code was not out; a port of
         others subtracts s p_ref and adds no s p_c, so that its weights are not one.
     """
-    return _disturbed("s2", model, cond, "dropped_blocks", rate=rate, layers=layers)
+    return disturbed("s2", model, cond, "dropped_blocks", rate=rate, layers=layers)
 
 
 def internal(model: system.System, cond: Any) -> prediction.Branch:
@@ -105,7 +105,7 @@ def internal(model: system.System, cond: Any) -> prediction.Branch:
 
     They weigh its loss by 0.5 and guide at high noise only: guidance.schedule=interval.
     """
-    return _disturbed("internal", model, cond, "exit")
+    return disturbed("internal", model, cond, "exit")
 
 
 def sag(
@@ -132,7 +132,7 @@ def sag(
     It works in eps, so not from pure noise (alpha = 0). Without CFG, as the paper has
     it for unconditional models: guidance.scale=0 and guidance.sag.scale.
     """
-    attended = _disturbed("sag", model, cond, "attended", layers=(layer,))
+    attended = disturbed("sag", model, cond, "attended", layers=(layer,))
     base = "cond" if conditional else "null"
     condition = cond if conditional else system.null_like(model.null, cond)
     asked = model.branch(condition)
@@ -169,7 +169,7 @@ def _nearest(values: jax.Array, size: tuple[int, int]) -> jax.Array:
     return values[:, rows][:, :, columns]
 
 
-def _disturbed(name: str, model: system.System, cond, way: str, **settings):
+def disturbed(name: str, model: system.System, cond, way: str, **settings):
     """model.perturbed(...); its errors with the name of the reference."""
     if model.perturbed is None:
         raise ValueError(

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from progguide_jax import registry
 from progguide_jax.diffusion import closures
 from progguide_jax.guidance.rules import (
+    ahead,
     along,
     angles,
     bands,
@@ -46,6 +47,7 @@ adaptive, feedback = watching.adaptive, watching.feedback
 feedback_settings = watching.feedback_settings
 smc, cfg_cache, higs = history.smc, history.cfg_cache, history.higs
 characteristic, reg, tsr = jacobian.characteristic, jacobian.reg, jacobian.tsr
+rectified_cfgpp, fsg = ahead.rectified_cfgpp, ahead.fsg
 
 
 def of(rule: Rule | Callable) -> Rule:
@@ -115,6 +117,15 @@ RULES = {
     ),
     "reg": shape.RuleEntry(jacobian.reg, shape.same_omega(strength=0.0), calls=1),
     "tsr": shape.RuleEntry(jacobian.tsr, shape.same_omega(k=1.0)),
+    "rectified_cfgpp": shape.RuleEntry(
+        ahead.rectified_cfgpp, shape.same_omega(reach=0.0), calls=2
+    ),
+    "fsg": shape.RuleEntry(
+        ahead.fsg,
+        lambda levels, omega: ({"starts": ()}, linear.cfgpp_omega(levels, omega)),
+        scales=(-1.0, 0.0),
+        calls=3,
+    ),
 }
 
 

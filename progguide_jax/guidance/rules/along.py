@@ -77,8 +77,11 @@ def pmc(norm_cap: float = 1.05) -> shape.Rule:
     Space: x0.
     Cost: 2 evaluations.
     Neutral: norm_cap inf is CFG.
+    Source: accounts of the paper (its appendix D.4); no code is public. Theirs has a
+        case for norm_cap < 1, where p_c itself is too long: refused here.
 
-    They use 1.05 to 1.15. An omega below 0 is left as it is.
+    They use 1.05 to 1.1 for SiT, and by one account 1.15 for SD3.5. An omega below 0 is
+    left as it is.
     """
     if not norm_cap >= 1:
         raise ValueError(
@@ -109,9 +112,12 @@ def vags(kappa: float = 1.0) -> shape.Rule:
     Space: flow; the cosine is that of velocities.
     Cost: 2 evaluations.
     Neutral: kappa 0 is CFG.
+    Source: the authors' code (Velocity_Adaptive_Guidance_Scale, VAGS_Generation), which
+        has the same formula, and kappa 0.5 as its default.
 
-    They use kappa 1 (0.9 on Flickr30K) with w 7. The factor is exp(-kappa) at the start
-    and exp(kappa) at the end where the predictions agree, also at small omega.
+    kappa 1 (0.9 on Flickr30K) with w 7 is theirs by an account of the paper. The factor
+    is exp(-kappa) at the start and exp(kappa) at the end where the predictions agree,
+    also at small omega.
     """
     if not math.isfinite(kappa):
         raise ValueError(f"vags: kappa must be finite, got {kappa}")

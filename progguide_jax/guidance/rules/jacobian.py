@@ -84,6 +84,10 @@ def reg(strength: float = 1.0) -> shape.Rule:
     Space: eps.
     Cost: 3 evaluations and a gradient of one, about 5 in all.
     Neutral: strength 0 is CFG; theirs is 1.
+    Deviation: strength is ours. Their code for DiT differentiates the sum over all
+        channels of a latent, and guides the first three as DiT does; here all of them.
+    Source: the authors' code (zhengqigao/REG): this formula for DiT and Stable
+        Diffusion; for EDM2 the factor is d(sum of x0_c) / dx at alpha 1, the same.
     """
     if not math.isfinite(strength):
         raise ValueError(f"reg: strength must be finite, got {strength}")

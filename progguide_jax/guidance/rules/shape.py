@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from progguide_jax.diffusion import prediction
+from progguide_jax.diffusion import plans, prediction
 from progguide_jax.diffusion.levels import Levels
 
 
@@ -22,7 +22,8 @@ class Rule:
     init: x_T -> first carry. active: carry -> bool [B], the images that are guided at
     this step: the others are as with omega = 0, and where none is, the conditional
     branch runs alone. consistent: whether the x0 and eps it returns belong to the same
-    x_t; where not (CFG++), a projection of x0 leaves eps alone.
+    x_t; where not (CFG++), a projection of x0 leaves eps alone. on_plan: (plan,
+    **settings) -> the settings that fn takes, for those that follow from the grid.
     """
 
     settings: dict[str, Any]
@@ -32,6 +33,21 @@ class Rule:
         default=None, metadata=dict(static=True)
     )
     consistent: bool = dataclasses.field(default=True, metadata=dict(static=True))
+    on_plan: Callable | None = dataclasses.field(
+        default=None, metadata=dict(static=True)
+    )
+
+    def on(self, plan: plans.Plan) -> "Rule":
+        """The rule for the evaluations of this plan."""
+        if self.on_plan is None:
+            return self
+        if plan.levels is None:
+            raise ValueError(
+                "this rule has settings that follow from the grid, and the plan does "
+                "not say its levels: pass solver(levels), or plan._replace(levels=...)"
+            )
+        settings = self.on_plan(plan, **self.settings)
+        return dataclasses.replace(self, settings=settings, on_plan=None)
 
     def __call__(self, evaluate, step: prediction.Step, carry):
         return self.fn(evaluate, step, carry, **self.settings)

@@ -93,9 +93,10 @@ def adamag(beta: float = 0.1, gamma: float = 4.0, w_min: float = 1.0) -> shape.R
         factor.
     Cost: 2 evaluations.
     Neutral: beta 1, gamma 0 and w_min 0 are CFG (of omega >= -1).
-    Deviation: the w_min of the paper is not known to us.
+    Source: accounts of the paper and a reimplementation, which have beta 0.1 and gamma
+        4 (section 5). Open: w_min, where they have 1 or say that the paper gives none.
 
-    beta 0.1 and gamma 4 are theirs. W falls to w_min soon: with gamma 4 half the noise
+    W falls to w_min soon: with gamma 4 half the noise
     (t = 0.5) leaves w / 16.
     """
     if not all(math.isfinite(value) for value in (beta, w_min)):

@@ -54,7 +54,12 @@ _HIGHEST = 3.0  # of the log-posterior
 
 
 def feedback(
-    pi: float = 0.95, tau: float = 0.0035, delta: float = -0.081, most: float = 10.0
+    pi: float = 0.95,
+    tau: float | None = None,
+    delta: float | None = None,
+    most: float = 10.0,
+    t_0: float = 0.5,
+    t_1: float = 0.4,
 ) -> shape.Rule:
     """Feedback guidance (Koulischer et al. 2025, arXiv:2506.06085).
 
@@ -67,23 +72,43 @@ def feedback(
     Space: x0.
     Cost: 2 evaluations.
     Neutral: pi 1 is the conditional model; pi 0.5, tau 0, delta 0 are CFG.
-    Deviation: the sum with a constant weight in their code is left out. A stage that
-        does not lower the noise (Heun's second) leaves L alone.
+    Deviation: the sum with a constant weight in their code is left out, and tau and
+        delta are not rounded to 4 digits. A stage that does not lower the noise (Heun's
+        second) leaves L alone.
+    Source: the authors' code (FelixKoulischer/FBG_using_edm2).
 
-    tau and delta belong to a grid: `feedback_settings(levels)` gives those of yours.
-    The defaults are for EDM's 64 levels from 80 to 0.002, pi 0.95, t_0 0.5, t_1 0.4.
+    tau and delta belong to a grid. None: those that `feedback_settings` derives from
+    the grid at hand, as the authors do: without evidence the weight reaches 3 at t_0 of
+    the way, counted in steps from data (0) to noise (1), and near t_1 the evidence
+    outweighs delta. t_0 0.5 and t_1 0.4 are those of their code.
     """
     if not 0 < pi <= 1:
         raise ValueError(f"feedback: pi must lie in (0, 1], got {pi}")
-    if not (math.isfinite(tau) and tau >= 0 and math.isfinite(delta)):
-        raise ValueError(
-            "feedback: tau must be finite and not negative and delta finite, got tau "
-            f"{tau} and delta {delta}"
-        )
+    for key, value, low in (("tau", tau, 0), ("delta", delta, -math.inf)):
+        if value is not None and not (low <= value and math.isfinite(value)):
+            raise ValueError(
+                f"feedback: {key} must be finite{' and not negative' * (low == 0)} "
+                f"(None = from the grid), got {value}"
+            )
     if not most > 1:
         raise ValueError(f"feedback: most must be above 1, the least weight: {most}")
-    settings = dict(pi=pi, tau=tau, delta=delta, most=most)
-    return shape.Rule(settings, _feedback, _nothing_seen)
+    for key, value in (("t_0", t_0), ("t_1", t_1)):
+        if not 0 <= value < 1:
+            raise ValueError(
+                f"feedback: {key} is a share of the way, 0 <= {key} < 1, got {value}"
+            )
+    settings = dict(pi=pi, tau=tau, delta=delta, most=most, t_0=t_0, t_1=t_1)
+    return shape.Rule(settings, _feedback, _nothing_seen, on_plan=_feedback_on)
+
+
+def _feedback_on(plan, *, pi, tau, delta, most, t_0, t_1):
+    """The settings of _feedback, with those that were left to the grid."""
+    derived = dict(tau=0.0, delta=0.0)  # of pi 1, where there is nothing to learn
+    if pi < 1:
+        derived = feedback_settings(plan.levels, pi, t_0, t_1)
+    given = dict(tau=tau, delta=delta)
+    chosen = {k: derived[k] if v is None else v for k, v in given.items()}
+    return dict(pi=pi, most=most, **chosen)
 
 
 def _nothing_seen(x_T):

@@ -141,9 +141,14 @@ def c2fg(tau, rate: float = math.log(2)):
     Formula: w(t) = w_0 exp(rate (1 - tau)), from w_0 at noise to w_0 e^rate at data.
     Convention: w = 1 + omega, so omega(t) = (1 + omega) exp(rate (1 - tau)) - 1.
     Neutral: a rate of 0 is static.
+    Source: accounts that quote the paper's Eq. 14 and its tables; no code is public.
+        The text calls the curve a decay, and the formula, which is taken, grows toward
+        data.
 
-    The scale is that at noise, and the mean of w is (e^rate - 1) / rate times it. Their
-    rates: ln 2 for DiT, 1 for SiT, 0.2 for Stable Diffusion, by accounts of the paper.
+    The scale is that at noise, and the mean of w is (e^rate - 1) / rate times it.
+    Theirs: w_0 1 with rate ln 2 for DiT and 1 for SiT, w_0 1.7 with 0.05 for EDM2
+    beside autoguidance, rate 0.2 for Stable Diffusion. w_0 = 1 is the scale 0, which is
+    plain conditional sampling here: take a scale of 1e-6.
     """
     if not 0 <= rate < math.inf:
         raise ValueError(f"rate is {rate}: use a number of 0 or more")
@@ -157,8 +162,8 @@ def dynamic_cfg(tau, tau_1: float = 0.6, tau_2: float = 0.9):
         all of it below tau_1.
     Convention: w = 1 + omega: omega is -1, the unconditional model, above tau_2.
     Neutral: a tau_1 of 1 or more is static.
-
-    By accounts of the paper; it noises the condition by the same ramp.
+    Source: reimplementations of CADS, which noises the condition by the same ramp; with
+        steps left over S for tau, where ours is t / T.
     """
     if not 0 <= tau_1 < tau_2 < math.inf:
         raise ValueError(f"tau_1 {tau_1}, tau_2 {tau_2}: use 0 <= tau_1 < tau_2")

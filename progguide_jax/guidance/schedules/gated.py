@@ -82,9 +82,11 @@ def negative_window(steps: Steps, switch: float = 0.5, late: float = -1.0):
     Convention: omega; `late` is one too: -1 is the unconditional model, 0 the
         conditional one.
     Neutral: a switch of 1 is static.
-    Deviation: their theory has a weight linear in time, from omega down to -1 or more;
-        this is what they ran on Stable Diffusion, the switch after half of the steps or
-        more.
+    Deviation: their theory (section 4.2) has a weight linear in the time of a
+        variance-exploding process, from omega down to -1 or more; this is what they ran
+        on Stable Diffusion 1.5 (appendix F.3.2, Euler ancestral, 30 steps), the switch
+        after half to 70 % of the steps.
+    Source: accounts of the paper's version 4 that give both sections.
     """
     if not 0 < switch <= 1:
         raise ValueError(

@@ -84,9 +84,12 @@ def dg_cfg(steps: Steps):
     Convention: their w = 1 + C (w_0 - 1) g, with C such that the mean over time is w_0,
         is omega g over its mean.
     Neutral: none; its mean is that of static.
+    Source: accounts of the paper, whose text was not at hand. Open: whether beta_t is
+        that of one training step, as here, or the rate of the SDE (about T times it,
+        which C takes out), and over which steps C is taken.
 
-    It needs the noise schedule, and is stated for variance-preserving ones. The formula
-    is that of accounts of the paper.
+    It needs the noise schedule, and is stated for variance-preserving ones with DDIM,
+    not for flow matching.
     """
     if steps.noise_schedule is None:
         raise ValueError(
