@@ -54,10 +54,11 @@ def sample(
 
     eps_fn(params, x_t [B,...], t int32 [B], cond) -> eps [B,...], with params any
     pytree: an argument of the compiled program, so that other parameters need no other
-    one. Without params it is eps_fn(x_t, t, cond), and arrays that it reads from around
-    it are constants of the program: it is traced at every call, and compiled again when
-    they have changed. cond: any pytree with leading axis B; null_cond: the same tree
-    for "no condition", each leaf with the axis B or without. timesteps: int [S],
+    one, and neither does the same eps_fn made anew, such as a lambda in the call.
+    Without params it is eps_fn(x_t, t, cond), which is traced at every call, to see
+    whether the arrays that it reads have changed. cond: any pytree with leading axis B;
+    null_cond: the same tree for "no condition", each leaf with the axis B or without.
+    timesteps: int [S],
     strictly falling, on the host. omega: as in `solve`, or [K,S] with labels int [B].
     key: one key, or one per image [B]; solvers that add noise need it. clip_x0: bound
     on |x0|, short for projection=projections.clip(bound).

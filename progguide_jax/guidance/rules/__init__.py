@@ -13,6 +13,7 @@ omega = 0: the sampler gives an image of omega = 0 the conditional prediction an
 old carry, whatever the rule does and whatever its neighbours' omega is.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -51,10 +52,10 @@ characteristic, reg, tsr = jacobian.characteristic, jacobian.reg, jacobian.tsr
 def of(rule: Rule | Callable) -> Rule:
     """A user's function (evaluate, step, carry) as a Rule; its attribute `init`, if it
     has one, gives the first carry. Numbers that it reads from around it are constants
-    of the compiled program, and other ones make another: `Rule(settings, fn)` hands
-    them over as arguments."""
+    of the compiled program, and other ones make another, as they do for the function of
+    a Rule: `Rule(settings, fn)` hands its settings over as arguments."""
     if isinstance(rule, Rule):
-        return rule
+        return dataclasses.replace(rule, fn=closures.of_user(rule.fn))
     if any(rule is entry.make for entry in RULES.values()):
         raise ValueError(
             f"rule is the factory rules.{rule.__name__}: call it, "
