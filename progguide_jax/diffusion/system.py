@@ -39,6 +39,16 @@ class System(NamedTuple):
     perturbed: Callable[..., prediction.Branch] | None = None
 
 
+def of(model: System, what: str) -> System:
+    """model itself; ValueError for anything else, such as parameters."""
+    if not isinstance(model, System):
+        raise ValueError(
+            f"{what} is a {type(model).__name__}: pass a System, such as "
+            "system.of_network(fn, params, noise_schedule, shape, num_classes=10)"
+        )
+    return model
+
+
 def of_network(
     fn: Callable[..., jax.Array],
     params: Any,

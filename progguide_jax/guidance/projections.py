@@ -50,6 +50,7 @@ def none() -> None:
     return None
 
 
+@registry.numeric
 def clip(bound: float = 1.0) -> Projection:
     """Clipping to the range of pixels (Ho et al. 2020, arXiv:2006.11239).
 
@@ -66,6 +67,7 @@ def _clip(x0, step, *, bound):
     return jnp.clip(x0, -bound, bound)
 
 
+@registry.numeric
 def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> Projection:
     """Dynamic thresholding (Saharia et al. 2022, arXiv:2205.11487, section 2.3).
 

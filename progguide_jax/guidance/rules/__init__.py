@@ -15,7 +15,10 @@ old carry, whatever the rule does and whatever its neighbours' omega is.
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
+
+import jax
 
 from progguide_jax import registry
 from progguide_jax.diffusion import closures
@@ -55,6 +58,12 @@ def of(rule: Rule | Callable) -> Rule:
     of the compiled program, and other ones make another, as they do for the function of
     a Rule: `Rule(settings, fn)` hands its settings over as arguments."""
     if isinstance(rule, Rule):
+        for value in jax.tree.leaves(rule.settings):
+            if not isinstance(value, numbers.Number) and not hasattr(value, "dtype"):
+                raise ValueError(
+                    f"the settings of a Rule hold {value!r:.40}: pass numbers or "
+                    "arrays, and what else it needs with functools.partial(fn, ...)"
+                )
         return dataclasses.replace(rule, fn=closures.of_user(rule.fn))
     if any(rule is entry.make for entry in RULES.values()):
         raise ValueError(
@@ -78,7 +87,7 @@ RULES = {
     "cfgpp": shape.RuleEntry(
         linear.cfgpp,
         lambda levels, omega: ({}, linear.cfgpp_omega(levels, omega)),
-        scales=(-1.0, 0.0),
+        scales=linear.CFGPP_OMEGAS,
     ),
     "adg": shape.RuleEntry(
         angles.adg, as_cond={"max_angle": 0.0}, scales=(0.0, math.inf)

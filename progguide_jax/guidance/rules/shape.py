@@ -22,7 +22,8 @@ class Rule:
     init: x_T -> first carry. active: carry -> bool [B], the images that are guided at
     this step: the others are as with omega = 0, and where none is, the conditional
     branch runs alone. consistent: whether the x0 and eps it returns belong to the same
-    x_t; where not (CFG++), a projection of x0 leaves eps alone.
+    x_t; where not (CFG++), a projection of x0 leaves eps alone. omegas: the lowest and
+    the highest weight that makes sense.
     """
 
     settings: dict[str, Any]
@@ -32,6 +33,9 @@ class Rule:
         default=None, metadata=dict(static=True)
     )
     consistent: bool = dataclasses.field(default=True, metadata=dict(static=True))
+    omegas: tuple[float, float] = dataclasses.field(
+        default=(-math.inf, math.inf), metadata=dict(static=True)
+    )
 
     def __call__(self, evaluate, step: prediction.Step, carry):
         return self.fn(evaluate, step, carry, **self.settings)
