@@ -278,3 +278,13 @@ def test_what_a_reference_is_told(name, given, message):
         references.branches(model, LABELS, {name: given})
     with pytest.raises(ValueError, match="the model is a dict: pass a System"):
         references.branches({"w": 1.0}, LABELS, {name: given})
+
+
+def test_images_that_are_not_finite_are_counted(caplog):
+    sample()
+    jax.jit(lambda x_T: sample(x_T=x_T))(X_T * jnp.nan)
+    assert not caplog.text
+    x_T = X_T.at[np.array([1, 5]), 0].set(jnp.nan)
+    found = np.isfinite(sample(x_T=x_T)).all((1, 2, 3))
+    np.testing.assert_array_equal(np.flatnonzero(~found), [1, 5])
+    assert "x_0 is not finite in 2 of 8 images: trajectory=True" in caplog.text
