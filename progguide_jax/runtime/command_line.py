@@ -11,6 +11,7 @@ error is one line on stderr; that of code 1 has its traceback in WORKDIR/error.l
 import contextlib
 import logging
 import os
+import re
 import secrets
 import sys
 import traceback
@@ -72,12 +73,13 @@ def run(
     except (ValueError, OSError, FloatingPointError) as error:
         with contextlib.suppress(OSError):  # the disk may be full
             (epath.Path(workdir) / "error.log").write_text(traceback.format_exc())
-        _fail(error, 1)
+        _fail(_as_typed(_first_line(error), config), 1)
 
 
 def _parse(argv: list[str]) -> tuple[Any, str, list[str]]:
     """(config, workdir, the keys of the overrides); ends the process at --help,
     --print_config and errors."""
+    config = None
     if {"--help", "-h", "-help"} & set(argv):
         print(_USAGE.format(program=argv[0]))
         sys.exit(0)
@@ -106,7 +108,7 @@ def _parse(argv: list[str]) -> tuple[Any, str, list[str]]:
         if not values.workdir:
             raise ValueError("--workdir=DIR is missing: the folder of this run")
     except Exception as error:  # a config file may raise anything
-        _fail(error, 2)
+        _fail(_as_typed(_first_line(error), config), 2)
     return values.config, values.workdir, given
 
 
@@ -256,6 +258,19 @@ def _worth_reading(record: logging.LogRecord) -> bool:
 def _fail(error: Exception | str, code: int) -> NoReturn:
     print(f"error: {_first_line(error)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _as_typed(message: str, config: Any) -> str:
+    """The message with every key in it as it is typed: --config.KEY."""
+    if config is None:
+        return message
+    keys = list(config_lib.flat(config.to_dict()))
+    keys += {key.rpartition(".")[0] for key in keys}
+    long, short = ("|".join(map(re.escape, sorted(found, reverse=True))) for found in (
+        [k for k in keys if "." in k], [k for k in keys if k and "." not in k],
+    ))  # fmt: skip
+    named = rf"(?<![\w./-])((?:config\.)?({long})|config\.({short}))(?![\w/]|\.\w)"
+    return re.sub(named, lambda m: f"--config.{m[2] or m[3]}", message)
 
 
 def _first_line(error: Exception | str) -> str:
