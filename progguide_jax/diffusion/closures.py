@@ -139,14 +139,20 @@ class _Reading:
             return self.mark(value.__func__), self.mark(value.__self__)
         if inspect.isfunction(value) or inspect.isclass(value):
             return self._code(value)
-        try:
-            leaves, tree = jax.tree.flatten(value, is_leaf=_is_partial)
-            hash(tree)
-        except (TypeError, ValueError):  # a dict whose keys have no order, or no hash
+        if isinstance(value, dict | list):
+            if id(value) in self._seen:  # it may hold itself
+                return "again", self._seen[id(value)]
+            self._seen[id(value)] = len(self._seen)
+        if isinstance(value, dict):
+            return type(value), *(
+                (self.mark(k), self.mark(v)) for k, v in value.items()
+            )
+        if isinstance(value, list | tuple):
+            return type(value), *map(self.mark, value)
+        leaves, tree = jax.tree.flatten(value, is_leaf=lambda part: part is not value)
+        if len(leaves) == 1 and leaves[0] is value or not _hashable(tree):
             return self._object(value)
-        if len(leaves) == 1 and leaves[0] is value:
-            return self._object(value)
-        return tree, *(self.mark(leaf) for leaf in leaves)
+        return tree, *map(self.mark, leaves)
 
     def _code(self, value):
         """Of a function its code and what it reads; of a class its methods."""
@@ -166,15 +172,21 @@ class _Reading:
 
     def _object(self, value):
         kind = self._code(type(value))
-        if type(value).__hash__ not in (None, object.__hash__):
-            with contextlib.suppress(TypeError):  # of a frozen one that holds a list
-                hash(value)
-                return kind, value
+        if type(value).__hash__ not in (None, object.__hash__) and _hashable(value):
+            return kind, value
         if self._objects or _of_library(type(value)):
             return kind, id(value)
         new = object()  # equal to itself only
         self.held.append(new)
         return id(new)
+
+
+def _hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:  # of a frozen one that holds a list
+        return False
+    return True
 
 
 def _of_library(value: Any) -> bool:

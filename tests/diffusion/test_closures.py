@@ -231,6 +231,21 @@ def test_a_rule_with_settings_and_a_projection_are_not_stale(monkeypatch):
     )
 
 
+def test_any_container_is_read():
+    """One that holds itself, one whose keys have no order, one that has no hash."""
+    held = {1: [0.5], "a": {2.0}, None: (np.ones(2), print)}
+    held["itself"] = held
+
+    def key():
+        return closures.by_variables(lambda x: (x, held), objects=True)
+
+    for _ in range(1200):  # nothing is left of each, such as a depth of recursion
+        assert key() == key()
+    before = key()
+    held[1][0] = 0.25
+    assert key() != before
+
+
 def test_what_a_trace_itself_changes_is_not_part_of_a_function():
     seen, count = [], 0
 
