@@ -1,7 +1,9 @@
 """Tables of named things: looking one up, making one, saying what there is."""
 
 import difflib
+import functools
 import inspect
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -33,6 +35,29 @@ def defaults(factory: Callable) -> dict[str, Any]:
     """{setting: default} of a factory; `inspect.Parameter.empty` where it has none."""
     parameters = inspect.signature(factory).parameters.values()
     return {p.name: p.default for p in parameters}
+
+
+def check_numbers(what: str, factory: Callable, settings: Mapping[str, Any]) -> None:
+    """ValueError if a setting whose default is a number is something else."""
+    for name, default in defaults(factory).items():
+        value = settings.get(name, default)
+        array = hasattr(value, "dtype")  # a number that is traced, too
+        if isinstance(default, int | float) and not (
+            isinstance(value, numbers.Number) or array
+        ):
+            raise ValueError(f"{what}: {name} must be a number, got {value!r:.40}")
+
+
+def numeric(factory: Callable) -> Callable:
+    """factory, whose settings are held against their defaults by `check_numbers`."""
+
+    @functools.wraps(factory)
+    def checked(*args, **kwargs):
+        given = dict(zip(defaults(factory), args, strict=False)) | kwargs
+        check_numbers(factory.__name__, factory, given)
+        return factory(*args, **kwargs)
+
+    return checked
 
 
 FIELDS = ("Formula", "Convention", "Space", "Cost", "Neutral", "Deviation", "Source")

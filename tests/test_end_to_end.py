@@ -168,7 +168,7 @@ def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir, run_here):
             "train.py",
             ["--config.train.bach_size=8"],
             2,
-            "did you mean train.batch_size",
+            "did you mean --config.train.batch_size",
         ),
         ("train.py", ["--config.train.batch_size=15"], 1, "use 8 or 16"),
         (
@@ -260,7 +260,7 @@ def test_metrics_that_nobody_typed_are_those_of_the_features(workdir, run_here):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--config.eval.metrics=('fid',)"], "unknown eval.metrics 'fid'"),
+        (["--config.eval.metrics=('fid',)"], "unknown --config.eval.metrics 'fid'"),
         (["--config.eval.samples=/no/such"], "/no/such does not exist"),
         (["--config.eval.features=resnet56"], "--config.eval.weights=FILE"),
     ],
@@ -283,13 +283,14 @@ def figure(tmp_path):
     "command, arguments, words",
     [
         (["sample.py"], ["guidance.apg.eta=1", "sample.ddpm.variance=large"],
-         "guidance.apg.eta is set and guidance.rule is 'cfg'"),
-        (["sample.py"], ["sample.ddpm.variance=large"], "set sample.solver=ddpm"),
-        (["probe.py"], ["guidance.apg.eta=1"], "set guidance.rule=apg"),
+         "--config.guidance.apg.eta is set and --config.guidance.rule is 'cfg'"),
+        (["sample.py"], ["sample.ddpm.variance=large"], "--config.sample.solver=ddpm"),
+        (["probe.py"], ["guidance.apg.eta=1"], "--config.guidance.rule=apg"),
         (["probe.py"], ["probe.num_examples=9"], "9 cannot visit each of 2 classes"),
-        (["train.py"], ["guidance.gn.curve=c.npz"], "set guidance.schedule=gn"),
-        (["-m", "eval.metrics"], ["sample.euler.churn=2"], "set sample.solver=euler"),
-        (["-m", "eval.reproduce"], ["guidance.scale=9"], "from experiment.scales"),
+        (["train.py"], ["guidance.gn.curve=c.npz"], "--config.guidance.schedule=gn"),
+        (["-m", "eval.metrics"], ["sample.euler.churn=2"],
+         "--config.sample.solver=euler"),
+        (["-m", "eval.reproduce"], ["guidance.scale=9"], "--config.experiment.scales"),
         (["-m", "eval.reproduce"], ["guidance.references=autoguidance",
          "guidance.autoguidance.step=20"], "has null only"),
     ],

@@ -111,6 +111,27 @@ def test_the_readmes_network_of_v(readme):
     assert np.abs(names["x_0"] - x_0(0 * names["omega"])).max() > 1e-2 * scale
 
 
+def test_the_readmes_network_as_a_system(readme):
+    """Its first two branches are those of the block before, on whole timesteps, and
+    the guide is that network with other parameters."""
+    names, jax = readme[4], readme[4]["jax"]
+    level = names["ns"].level(names["jnp"].full(8, 300))
+
+    def raw(branch):
+        return branch.fn(names["x_T"], level, branch.cond)
+
+    for name, branch in names["branches"].items():
+        by_hand = readme[3]["branches"].get(name, readme[3]["branches"]["cond"])
+        if name == "guide":
+            fn, weaker = names["v_fn"], jax.tree.map(lambda p: p / 2, names["params"])
+            by_hand = readme[3]["prediction"].Branch(
+                jax.tree_util.Partial(fn, weaker), by_hand.cond
+            )
+        np.testing.assert_allclose(raw(branch), raw(by_hand), atol=1e-6)
+    assert set(names["branches"]) == {"cond", "null", "guide"}
+    assert np.isfinite(names["x_0"]).all()
+
+
 def without_magic(cell, instead):
     """The source of a cell with its lines of the shell replaced."""
     return re.sub(r"(?m)^( *)%.*$", rf"\1{instead}", "".join(cell["source"]))

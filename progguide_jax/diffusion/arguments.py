@@ -70,11 +70,11 @@ def check_batch(name: str, cond: Any, x_T: jax.Array) -> None:
             )
 
 
-def check_model(eps_fn: Callable, params: Any) -> None:
-    """ValueError if eps_fn cannot be called as `sample` will call it."""
+def check_model(eps_fn: Callable, params: Any, name: str = "eps_fn") -> None:
+    """ValueError if eps_fn, handed in as `name`, cannot be called as it will be."""
     if not callable(eps_fn) or (params is not None and hasattr(eps_fn, "apply")):
         raise ValueError(
-            f"eps_fn is a {type(eps_fn).__name__}: pass a function eps_fn(params, x_t, "
+            f"{name} is a {type(eps_fn).__name__}: pass a function {name}(params, x_t, "
             "t, cond), such as net.apply, and params="
         )
     try:
@@ -85,14 +85,14 @@ def check_model(eps_fn: Callable, params: Any) -> None:
     if params is not None:
         if not _takes(signature, 4):
             raise ValueError(
-                f"eps_fn({names}) is called as eps_fn(params, x_t, t, cond): give it "
+                f"{name}({names}) is called as {name}(params, x_t, t, cond): give it "
                 "these four arguments, or leave out params="
             )
         return
     first = next(iter(signature.parameters), "")
     if first in ("params", "variables") or not _takes(signature, 3):
         raise ValueError(
-            f"eps_fn({names}) is called as eps_fn(x_t, t, cond) without params=: "
+            f"{name}({names}) is called as {name}(x_t, t, cond) without params=: "
             "pass params=, or give it these three arguments"
         )
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from progguide_jax.diffusion import noise, prediction, process
+from progguide_jax.diffusion import closures, noise, prediction, process
 
 _OF_BRANCHES = 2**20
 
@@ -64,6 +64,7 @@ def share(branches: dict[str, prediction.Branch]) -> Branches:
             BranchPlace(name, which, branch.predicts, branch.random, branch.uses)
         )
     conds = {name: branch.cond for name, branch in branches.items()}
+    functions = [closures.of_partials(fn) for fn in functions]
     return Branches(tuple(functions), conds, tuple(places))
 
 

@@ -10,6 +10,7 @@ from progguide_jax.diffusion.levels import Levels
 from progguide_jax.diffusion.plans import EPS, X0, H, Plan, Solver, X
 
 
+@registry.numeric
 def euler(
     churn: float = 0.0,
     churn_min: float = 0.0,
@@ -38,6 +39,7 @@ def euler(
 STAGE_OMEGAS = ("stage", "step")
 
 
+@registry.numeric
 def heun(
     churn: float = 0.0,
     churn_min: float = 0.0,

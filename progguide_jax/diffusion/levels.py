@@ -77,6 +77,12 @@ def from_timesteps(
     final: where the last step ends: "data" (alpha 1) or "first", the level of t = 0, as
     latent diffusion and Stable Diffusion do (`set_alpha_to_one=False`).
     """
+    if callable(timesteps) or isinstance(timesteps, Levels):
+        raise ValueError(
+            "timesteps is a grid of levels, or makes one: pass int [S], such as "
+            f"samplers.timesteps({process.of(ns).num_timesteps}, 50), or use "
+            "samplers.solve, which takes solver(levels)"
+        )
     ts, last = np.asarray(timesteps), process.of(ns).num_timesteps - 1
     if ts.ndim == 0:
         raise ValueError(

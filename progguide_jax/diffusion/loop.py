@@ -90,6 +90,12 @@ def rows(
 def _check_values(omega: np.ndarray, rule: rules.Rule) -> None:
     if not np.all(np.isfinite(omega)):
         raise ValueError("omega has entries that are not finite")
+    lowest, highest = rule.omegas
+    if omega.min() < lowest or omega.max() > highest:
+        raise ValueError(
+            f"omega is {omega.min():.4g} ... {omega.max():.4g} and this rule takes "
+            f"{lowest:g} ... {highest:g}: scale it into that, or use another rule"
+        )
     if rule.init is not None and omega.min() < 0 < omega.max():
         _log.warning(
             "omega changes its sign and the rule remembers earlier steps, which it saw "

@@ -3,6 +3,8 @@
 Both run the loop of `diffusion.loop`.
 """
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +29,16 @@ ddim, ddpm = solvers.ddim, solvers.ddpm
 image_keys, fold_in = noise.image_keys, noise.fold_in
 initial_noise = noise.initial_noise
 
-_jitted = jax.jit(loop.scan, static_argnames=("view", "trace", "double_batch"))
+_log = logging.getLogger(__name__)
+
+
+def _scan(*args, **kwargs):
+    """What `loop.scan` gives, and which images x_0 are finite [B]."""
+    result = loop.scan(*args, **kwargs)
+    return result, jnp.isfinite(result[0]).all(axis=tuple(range(1, result[0].ndim)))
+
+
+_jitted = jax.jit(_scan, static_argnames=("view", "trace", "double_batch"))
 
 
 def sample(
@@ -54,10 +65,11 @@ def sample(
 
     eps_fn(params, x_t [B,...], t int32 [B], cond) -> eps [B,...], with params any
     pytree: an argument of the compiled program, so that other parameters need no other
-    one. Without params it is eps_fn(x_t, t, cond), and arrays that it reads from around
-    it are constants of the program: it is traced at every call, and compiled again when
-    they have changed. cond: any pytree with leading axis B; null_cond: the same tree
-    for "no condition", each leaf with the axis B or without. timesteps: int [S],
+    one, and neither does the same eps_fn made anew, such as a lambda in the call.
+    Without params it is eps_fn(x_t, t, cond), which is traced at every call, to see
+    whether the arrays that it reads have changed. cond: any pytree with leading axis B;
+    null_cond: the same tree for "no condition", each leaf with the axis B or without.
+    timesteps: int [S],
     strictly falling, on the host. omega: as in `solve`, or [K,S] with labels int [B].
     key: one key, or one per image [B]; solvers that add noise need it. clip_x0: bound
     on |x0|, short for projection=projections.clip(bound).
@@ -142,7 +154,8 @@ def solve(
     one function in one forward pass.
 
     Returns x_0 [B,...] in the dtype of x_T; with trajectory also x at every grid level
-    [S+1,B,...] from x_T to x_0; with trace also a `tracing.Trace`.
+    [S+1,B,...] from x_T to x_0; with trace also a `tracing.Trace`. Logs a warning where
+    x_0 is not finite.
     """
     x_T = arguments.start(x_T)
     arguments.check_plan(plan)
@@ -157,7 +170,7 @@ def solve(
         raise ValueError(
             f"the branch {drawing[0]!r} draws noise: pass key=jax.random.key(seed)"
         )
-    result = _jitted(
+    result, finite = _jitted(
         asking.share(branches),
         x_T,
         loop.rows(plan, branches, omega, rule, x_T),
@@ -168,6 +181,13 @@ def solve(
         trace=trace,
         double_batch=double_batch,
     )
+    if not isinstance(finite, jax.core.Tracer) and not np.all(finite):
+        _log.warning(
+            "x_0 is not finite in %d of %d images: trajectory=True returns x at every "
+            "level, which says from where on",
+            len(x_T) - np.sum(finite),
+            len(x_T),
+        )
     if not (trajectory or trace):
         return result[0]
     x_0, *rest = result

@@ -14,6 +14,7 @@ from progguide_jax.diffusion.levels import Levels
 from progguide_jax.diffusion.plans import EPS, X0, Plan, Solver, X, Z
 
 
+@registry.numeric
 def ddim(eta: float = 0.0) -> Solver:
     """DDIM (Song et al. 2020, arXiv:2010.02502, eq. 12 and 16).
 

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from progguide_jax.diffusion import prediction, process
+from progguide_jax import registry
+from progguide_jax.diffusion import arguments, prediction, process
 
 
 class System(NamedTuple):
@@ -35,6 +37,79 @@ class System(NamedTuple):
     # disturbed inside; "attended" is no prediction, but how much attention each pixel
     # of a layer gets [B,h,w]
     perturbed: Callable[..., prediction.Branch] | None = None
+
+
+def of(model: System, what: str) -> System:
+    """model itself; ValueError for anything else, such as parameters."""
+    if not isinstance(model, System):
+        raise ValueError(
+            f"{what} is a {type(model).__name__}: pass a System, such as "
+            "system.of_network(fn, params, noise_schedule, shape, num_classes=10)"
+        )
+    return model
+
+
+def of_network(
+    fn: Callable[..., jax.Array],
+    params: Any,
+    noise_schedule: process.NoiseSchedule,
+    shape: tuple[int, ...],
+    *,
+    num_classes: int | None = None,
+    null: Any = None,
+    predicts: str = "eps",
+    fractional_t: bool = False,
+) -> System:
+    """Your own network fn(params, x [B,*shape], t [B], cond) -> [B,*shape] as a system.
+
+    num_classes: cond is a label int [B], 0 ... num_classes - 1, and num_classes is "no
+    class" unless `null` says otherwise. Without it cond is any pytree with leading axis
+    B, and null, the same tree for "no condition", must be given. predicts: one of
+    `process.PREDICTIONS`. t is int32, the nearest timestep; with fractional_t it is
+    float32, for a network that embeds t as a number: then grids of sigma, and
+    references that ask at a shifted t, reach it exactly. What else it can do is added
+    with `_replace`, such as `embed` and `branch_of_embedding`.
+    """
+    arguments.check_model(fn, [params], "fn")
+    registry.check("prediction", predicts, process.PREDICTIONS)
+    if null is None and num_classes is None:
+        raise ValueError(
+            "num_classes and null are both missing: pass num_classes for labels, or "
+            "null, the conditions of no condition"
+        )
+    if not isinstance(shape, tuple | list):
+        raise ValueError(
+            f"shape is {shape!r:.40}: pass that of one x, such as (32, 32, 3)"
+        )
+    at = _at_float if fractional_t else _at_nearest
+    whole = jax.tree_util.Partial(at, as_partial(fn), params)
+    labels = num_classes is not None
+    return System(
+        branch=lambda cond: prediction.Branch(whole, cond, predicts),
+        noise_schedule=process.of(noise_schedule),
+        shape=tuple(shape),
+        condition=_labels if labels else _itself,
+        null=num_classes if null is None else null,
+        decode=_itself,
+        origin={"network": getattr(fn, "__qualname__", type(fn).__name__)},
+        other=other_labels(num_classes) if labels else None,
+    )
+
+
+def _at_nearest(fn, params, x, level, cond):
+    return fn(params, x, jnp.round(level.t).astype(jnp.int32), cond)
+
+
+def _at_float(fn, params, x, level, cond):
+    return fn(params, x, level.t, cond)
+
+
+def _labels(labels):
+    return np.asarray(labels, np.int32)
+
+
+def _itself(value):
+    return value
 
 
 def null_like(null: Any, cond: Any) -> Any:

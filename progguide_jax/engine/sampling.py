@@ -220,6 +220,10 @@ def _place(config, workdir: str, run: Run, spec) -> tuple[epath.Path, dict[str, 
     labels = label_order.about(config.data.num_classes, config.sample.seed)
     made = made_by(run.system, spec, labels)
     folder = epath.Path(workdir) / "samples" / sample_name(config, made)
+    end = "_".join(folder.name.split("_")[-3:])  # seed, step and digest
+    if not config.sample.name and not folder.exists():
+        # one of these that was named in another way stays where it is
+        folder = next(iter(sorted(folder.parent.glob(f"*_{end}"))), folder)
     first_edition.take_over(folder, made, search=not config.sample.name)
     return folder, made
 
@@ -234,7 +238,7 @@ def sample_name(config, made_by: dict) -> str:
         solver += f"eta{sample.ddim.eta:g}"
     words = [guidance.schedule, f"w{guidance.scale:g}"]
     words += [] if guidance.rule == "cfg" else [guidance.rule]
-    words += [name for name in guidance.references if name != "null"]
+    words += [] if tuple(guidance.references) == ("null",) else guidance.references
     words += [] if sample.tilted == entries.NONE else [sample.tilted]
     words += [solver, f"seed{sample.seed}"]
     step = made_by["system"]["checkpoint"]["step"]

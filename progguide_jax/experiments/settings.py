@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from progguide_jax import registry
+from progguide_jax.engine import probing
 from progguide_jax.experiments import cells as cells_lib
 from progguide_jax.guidance import rules, schedules
 from progguide_jax.runtime import config as config_lib
@@ -65,6 +66,14 @@ def needs_curve(cells: Iterable[cells_lib.Cell]) -> bool:
     """Whether the schedule of a cell reads the curve of the workdir."""
     chosen = [entries.settings(cell.config, "guidance.schedule") for cell in cells]
     return any(not settings["curve"] for settings in chosen if "curve" in settings)
+
+
+def check_curves(cells: Iterable[cells_lib.Cell], workdir: str) -> None:
+    """FileNotFoundError without a curve that the schedule of a cell reads."""
+    for cell in cells:
+        chosen = entries.settings(cell.config, "guidance.schedule")
+        if "curve" in chosen:
+            probing.curve_made_by(chosen["curve"] or probing.curve_path(workdir))
 
 
 def check_given(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from progguide_jax import registry
-from progguide_jax.diffusion import prediction
+from progguide_jax.diffusion import closures, prediction
 
 
 @jax.tree_util.register_dataclass
@@ -28,14 +28,16 @@ class Projection:
 
 def of(projection: Projection | Callable | None) -> Projection | None:
     """A user's function (x0, step) -> x0 as a Projection."""
-    if projection is None or isinstance(projection, Projection):
-        return projection
+    if projection is None:
+        return None
+    if isinstance(projection, Projection):
+        return dataclasses.replace(projection, fn=closures.of_user(projection.fn))
     if not callable(projection) or projection in PROJECTIONS.values():
         raise ValueError(
             f"projection is {projection!r:.40}: pass what a factory gives, such as "
             "projections.clip(1.0), or a function (x0, step) -> x0"
         )
-    return Projection({}, projection)
+    return Projection({}, closures.by_variables(projection))
 
 
 def none() -> None:
@@ -48,6 +50,7 @@ def none() -> None:
     return None
 
 
+@registry.numeric
 def clip(bound: float = 1.0) -> Projection:
     """Clipping to the range of pixels (Ho et al. 2020, arXiv:2006.11239).
 
@@ -64,6 +67,7 @@ def _clip(x0, step, *, bound):
     return jnp.clip(x0, -bound, bound)
 
 
+@registry.numeric
 def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> Projection:
     """Dynamic thresholding (Saharia et al. 2022, arXiv:2205.11487, section 2.3).
 

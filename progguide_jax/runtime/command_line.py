@@ -12,6 +12,7 @@ WORKDIR/error.log.
 import contextlib
 import logging
 import os
+import re
 import secrets
 import signal
 import sys
@@ -23,6 +24,7 @@ import jax
 from absl import flags
 from etils import epath
 
+from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import parsing, stopping
 
 _TRY_AGAIN, _CTRL_C = 75, 130  # EX_TEMPFAIL of sysexits.h; what shells say of SIGINT
@@ -59,7 +61,7 @@ def run(
     try:
         config, workdir, given = parsing.parse(argv)
     except Exception as error:  # a config file may raise anything
-        _fail(error, 2)
+        _fail(_as_typed(_first_line(error)), 2)
     if callable(new_workdir):
         new_workdir = new_workdir(config)
     if not new_workdir and not epath.Path(workdir).exists():
@@ -87,7 +89,8 @@ def run(
     except _ERRORS as error:
         with contextlib.suppress(OSError):  # the disk may be full
             (epath.Path(workdir) / "error.log").write_text(traceback.format_exc())
-        _fail(_out_of_memory(error, config, sections) or error, 1)
+        words = _out_of_memory(error, config, sections) or error
+        _fail(_as_typed(_first_line(words), config), 1)
 
 
 def _out_of_memory(error: Exception, config: Any, sections: Sequence[str]) -> str:
@@ -172,6 +175,18 @@ def _shortened(line: str, length: int) -> str:
     """The line, without its middle if it is longer: names that users gave may be."""
     half = length // 2 - 3
     return line if len(line) <= length else f"{line[:half]} ... {line[-half:]}"
+
+
+def _as_typed(message: str, config: Any = None) -> str:
+    """The message with every key in it as it is typed: --config.KEY."""
+    message = re.sub(r"(?<![\w./-])config\.(?=\w)", "--config.", message)
+    keys = list(config_lib.flat(config.to_dict())) if config is not None else []
+    keys += {key.rpartition(".")[0] for key in keys}
+    keys = sorted((re.escape(key) for key in keys if "." in key), reverse=True)
+    if not keys:
+        return message
+    named = rf"(?<![\w./-])({'|'.join(keys)})(?![\w/]|\.\w)"
+    return re.sub(named, r"--config.\1", message)
 
 
 def _first_line(error: Exception | str) -> str:

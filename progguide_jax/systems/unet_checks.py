@@ -29,7 +29,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         if resolution not in sizes:
             raise ValueError(
                 f"model.{name}.attention_resolutions: no feature map is {resolution} "
-                f"pixels wide, they are {', '.join(map(str, sizes))}"
+                f"pixels wide: use some of {', '.join(map(str, sizes))}, such as "
+                f"({sizes[-1]},)"
             )
     if name == "unet" and unet.exit and unet.exit not in sizes[1:]:
         there = ", ".join(map(str, sizes[1:])) or "none but that of the image"

@@ -6,8 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from progguide_jax.diffusion import levels, prediction, process, samplers, solvers
-from progguide_jax.guidance import projections, references, schedules
+from progguide_jax.diffusion import (
+    levels,
+    prediction,
+    process,
+    samplers,
+    solvers,
+    system,
+)
+from progguide_jax.guidance import projections, references, rules, schedules
 
 NS = process.ddpm_linear()
 TS = samplers.timesteps(1000, 6)
@@ -58,6 +65,15 @@ def rule_of(found):
         ({"x_T": X_T[:6]}, r"x_T has shape \(6, .*both must begin with the batch"),
         ({"x_T": 0.5}, "x_T is one number: pass noise"),
         ({"timesteps": 50}, r"timesteps is 50: .* samplers.timesteps\(1000, 50\)"),
+        ({"timesteps": levels.karras}, r"timesteps is a grid .* use samplers.solve"),
+        (
+            {"timesteps": levels.karras(NS, 6)},
+            r"pass int \[S\], such as samplers.timesteps\(1000, 50\), or use",
+        ),
+        (
+            {"rule": rules.Rule({"strength": "a"}, lambda e, s, c, strength: None)},
+            "the settings of a Rule hold 'a': pass numbers or arrays",
+        ),
         ({"timesteps": None}, r"timesteps is None: .*samplers.timesteps\(1000, 50\)"),
         (
             {"noise_schedule": process.scaled_linear},
@@ -99,6 +115,11 @@ def rule_of(found):
             {"rule": rule_of(lambda c: c._replace(x0=c.x0[:1]))},
             r"x0 of shape \(1, 4, 4, 3\) and eps of shape \(8, 4, 4, 3\) for x of",
         ),
+        (
+            {"rule": rules.cfgpp()},
+            r"omega is 0.1 ... 0.6 and this rule takes -1 ... 0: scale it into that",
+        ),
+        ({"rule": rules.cfgpp(), "omega": -2 * CURVE}, "-1.2 ... -0.2 and this rule"),
         ({"rule": rule_of(lambda c: c._replace(eps=0.0))}, r"eps of shape \(\) for x"),
     ],
 )
@@ -222,3 +243,48 @@ def test_a_name_or_a_factory_in_the_place_of_what_it_makes(change, message):
 def test_references_are_a_dict_of_dicts(given):
     with pytest.raises(ValueError, match="pass a dict by name of what each needs"):
         references.branches(None, None, given)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: rules.rescale(phi="0.7"), "rescale: phi must be a number, got '0.7'"),
+        (lambda: rules.make("apg", eta=None), "apg: eta must be a number, got None"),
+        (lambda: rules.apg([0.5]), r"apg: momentum must be a number, got \[0.5\]"),
+        (lambda: projections.clip("1"), "clip: bound must be a number, got '1'"),
+        (lambda: solvers.ddim("0.5"), "ddim: eta must be a number, got '0.5'"),
+    ],
+)
+def test_a_number_that_is_text(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("sigma_scale", {"factor": "2"}, "sigma_scale: factor must be a number, got"),
+        ("cads", {"mix": None}, "cads: mix must be a number, got None"),
+        (
+            "autoguidance",
+            {"guide": {"w": 1.0}},
+            "autoguidance: guide is a dict: pass a",
+        ),
+    ],
+)
+def test_what_a_reference_is_told(name, given, message):
+    model = system.of_network(net, 1.0, NS, (4, 4, 3), num_classes=3)
+    with pytest.raises(ValueError, match=message):
+        references.branches(model, LABELS, {name: given})
+    with pytest.raises(ValueError, match="the model is a dict: pass a System"):
+        references.branches({"w": 1.0}, LABELS, {name: given})
+
+
+def test_images_that_are_not_finite_are_counted(caplog):
+    sample()
+    jax.jit(lambda x_T: sample(x_T=x_T))(X_T * jnp.nan)
+    assert not caplog.text
+    x_T = X_T.at[np.array([1, 5]), 0].set(jnp.nan)
+    found = np.isfinite(sample(x_T=x_T)).all((1, 2, 3))
+    np.testing.assert_array_equal(np.flatnonzero(~found), [1, 5])
+    assert "x_0 is not finite in 2 of 8 images: trajectory=True" in caplog.text

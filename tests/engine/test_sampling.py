@@ -158,6 +158,8 @@ def test_settings_that_change_images_get_a_folder_of_their_own(tiny, trained):
         return sampling.sample_name(config, made_by)
 
     base = name()
+    both = {"guidance__references": ("null", "self_guidance")}
+    assert "_w1_null_self_guidance_ddim" in name(**both)
     unread = dict(sample__batch_size=8, guidance__interval__t_max=3, data__dir="x")
     assert name(**unread, guidance__apg__eta=0.5, sample__double_batch=True) == base
     others = [
@@ -357,3 +359,10 @@ def test_bad_input_ends_in_one_line_and_writes_nothing(
     long = tiny.copy_and_resolve_references()
     long.sample.num_steps = 21
     refused(long, trained, ValueError, "sample.num_steps is 21: use at most 20")
+
+
+def test_samples_that_were_named_in_another_way_stay(tiny, sampled, workdir_copy):
+    workdir = workdir_copy(sampled)
+    folder = sampling.folder_of(tiny, workdir)
+    there = folder.replace(folder.with_name(f"other_{folder.name}"))
+    assert sampling.folder_of(tiny, workdir) == there

@@ -65,6 +65,14 @@ def test_rows_are_the_images_and_scores_of_the_cells(config, sampled, workdir_co
     assert float(line["fd_pixels_minus_first"]) == pytest.approx(second - first)
 
 
+def test_a_curve_that_is_missing_is_said_first(config, trained, caplog):
+    config.experiment.schedules = ("static", "gn")
+    config.eval.features = "inception"  # whose weights are not here
+    with pytest.raises(FileNotFoundError, match="no gradient-norm curve at .*probe.py"):
+        run.prepare(config, trained)
+    assert not caplog.text
+
+
 def test_without_weights_there_is_a_picture(config, sampled, workdir_copy, caplog):
     config.eval.features, config.eval.metrics = "inception", ("fd",)
     workdir = workdir_copy(sampled)

@@ -242,6 +242,10 @@ def test_a_function_of_t_or_of_tau():
         make(lambda x: x)
     with pytest.raises(ValueError, match="your function of t must take an array"):
         make(lambda t: 1.0 if t < 500 else 0.0)
+    with pytest.raises(ValueError, match=r"as long, .* \(it returned None\)"):
+        make(lambda tau: None)
+    with pytest.raises(ValueError, match=r"as long, .* \(it returned \(2, 3\)\)"):
+        make(lambda tau: np.ones((2, 3)))
     with pytest.raises(ValueError, match="makes no sense for 'at_once'"):
         make(at_once, np.nan)
 

@@ -223,7 +223,7 @@ def test_without_config_it_is_that_of_the_workdir_with_overrides(recipe, workdir
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--config.train.bach_size=3"], "did you mean train.batch_size"),
+        (["--config.train.bach_size=3"], "did you mean --config.train.batch_size"),
         (["--config.guidance.interval.t_max=late"], "holds 'late'"),
     ],
 )
@@ -248,6 +248,28 @@ def test_a_damaged_config_of_a_workdir_is_one_line(capsys, workdir):
     assert code == 2 and "config.json is damaged" in line
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("train.batch_size is 3: use 4", "--config.train.batch_size is 3: use 4"),
+        ("set config.train.batch_size, or --config.data.flip", None),
+        ("config.data: no; see config.json, runs/data.flip", None),
+        ("seed 0, config.seed 1 and train.batch_sizes", None),
+        ("model.unet.channel_mult", "--config.model.unet.channel_mult"),
+    ],
+)
+def test_a_key_in_a_message_is_as_it_is_typed(capsys, recipe, tmp_path, said, shown):
+    def main(config, workdir):
+        raise ValueError(said)
+
+    if shown is None:
+        shown = said.replace(" config.train", " --config.train")
+        shown = shown.replace("config.data:", "--config.data:")
+        shown = shown.replace(" config.seed", " --config.seed")
+    lines = ended(capsys, main, f"--config={recipe}", f"--workdir={tmp_path}")[1]
+    assert lines == [f"error: {shown}"]
+
+
 def test_the_check_comes_before_the_work(capsys, recipe, tmp_path):
     def check(config, given):
         raise ValueError(f"seed {config.seed} is no good")
@@ -264,19 +286,22 @@ def test_the_check_comes_before_the_work(capsys, recipe, tmp_path):
     "arguments, words",
     [
         (["--config.train.bach_size=3"], "unknown config key 'train.bach_size': did "
-         "you mean train.batch_size"),
-        (["--config.batch_size=1"], "did you mean eval.batch_size or "
-         "probe.batch_size or sample.batch_size or train.batch_size?"),
+         "you mean --config.train.batch_size"),
+        (["--config.batch_size=1"], "did you mean --config.eval.batch_size "
+         "or --config.probe.batch_size or --config.sample.batch_size or "
+         "--config.train.batch_size?"),
         (["--config.zzz=0"], "unknown config key 'zzz': --print_config"),
         (["--config.sample.eta=1"], "unknown config key 'sample.eta': did you mean "
-         "sample.ddim.eta?"),
-        (["--noconfig.sample.clip_x0"], "did you mean guidance.projection?"),
-        (["--config.guidance.t_max=9"], "did you mean guidance.interval.t_max or "
-         "guidance.neg_perturb.t_max?"),
-        (["--config.guidance.table=w.npy"], "did you mean guidance.table.file?"),
-        (["--config.guidance.step=1"], "did you mean guidance.autoguidance.step or "),
+         "--config.sample.ddim.eta?"),
+        (["--noconfig.sample.clip_x0"], "did you mean --config.guidance.projection?"),
+        (["--config.guidance.t_max=9"], "did you mean "
+         "--config.guidance.interval.t_max or --config.guidance.neg_perturb.t_max?"),
+        (["--config.guidance.table=w.npy"], "did you mean "
+         "--config.guidance.table.file?"),
+        (["--config.guidance.step=1"], "did you mean "
+         "--config.guidance.autoguidance.step or "),
         (["--config.data.two_gaussians=0"], "config.data.two_gaussians is a section: "
-         "set data.two_gaussians.mean or data.two_gaussians.std"),
+         "set --config.data.two_gaussians.mean or --config.data.two_gaussians.std"),
         (["--config.train.batch_size=abc"], "config.train.batch_size is 'abc': type a "
          "whole number, such as 64"),
         (["--config.train.batch_size", "1.5"], "is '1.5': type a whole number"),

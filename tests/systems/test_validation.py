@@ -83,7 +83,7 @@ def test_the_defaults_are_valid():
         ({"sample.offset": 20}, "config.sample: offset 20"),
         ({"data.image_size": 36}, "36 is not divisible by 8"),
         ({"model.unet.attention_resolutions": (14,)}, "no feature map is 14 pixels "
-         "wide, they are 32, 16, 8, 4"),
+         "wide: use some of 32, 16, 8, 4"),
         ({"model.unet.channel_mult": (1, 2.5)}, "model.unet.channel_mult holds 2.5"),
         ({"model.unet.channel_mult": ()}, "model.unet.channel_mult is empty"),
         ({"model.unet.base_channels": 48}, "cannot split 144 channels"),

@@ -61,7 +61,7 @@ def unread(config) -> dict[str, str]:
 
 
 def needs_curve(config) -> bool:
-    """Nothing is made but samples: a schedule that needs a curve says so itself."""
+    """Nothing is made but samples: `prepare` asks for the curves that cells need."""
     return False
 
 
@@ -80,7 +80,9 @@ def cells(config) -> list[cells_lib.Cell]:
 def prepare(config, workdir: str) -> evaluation.Judge | None:
     """The extractor and the reference; None where no metrics are asked for, and, with a
     line that says so, where nothing but the default features was and they are not here.
+    FileNotFoundError before that without a curve that a cell needs.
     """
+    settings.check_curves(cells(config), workdir)
     if not config.eval.metrics:
         return None
     try:

@@ -105,11 +105,12 @@ def branches(
             f"references are {references!r:.60}: pass a dict by name of what each "
             'needs, such as {"null": {}, "sigma_scale": {"factor": 1.1}}'
         )
-    result = {"cond": model.branch(cond)}
+    result = {"cond": system.of(model, "the model").branch(cond)}
     for name, needs in references.items():
         entry = REFERENCES[registry.check("reference", name, REFERENCES)]
         for need in needs:
             registry.check(f"setting of {name!r}:", need, registry.defaults(entry.make))
+        registry.check_numbers(name, entry.make, needs)
         if entry.check is not None:
             chosen = {k: v for k, v in needs.items() if k in settings(name)}
             entry.check(**settings(name) | chosen)

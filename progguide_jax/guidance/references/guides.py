@@ -51,6 +51,7 @@ def heavy_tail(
 
 def _checked(name: str, model: system.System, guide: system.System) -> system.System:
     """The guide; ValueError if it is not one of the model's data and schedule."""
+    system.of(guide, f"{name}: guide")
     if guide.shape != model.shape:
         raise ValueError(
             f"{name}: the guide makes {guide.shape} and the model {model.shape}: "

@@ -13,8 +13,12 @@ omega = 0: the sampler gives an image of omega = 0 the conditional prediction an
 old carry, whatever the rule does and whatever its neighbours' omega is.
 """
 
+import dataclasses
 import math
+import numbers
 from collections.abc import Callable
+
+import jax
 
 from progguide_jax import registry
 from progguide_jax.diffusion import closures
@@ -53,10 +57,16 @@ rectified_cfgpp, fsg = ahead.rectified_cfgpp, ahead.fsg
 def of(rule: Rule | Callable) -> Rule:
     """A user's function (evaluate, step, carry) as a Rule; its attribute `init`, if it
     has one, gives the first carry. Numbers that it reads from around it are constants
-    of the compiled program, and other ones make another: `Rule(settings, fn)` hands
-    them over as arguments."""
+    of the compiled program, and other ones make another, as they do for the function of
+    a Rule: `Rule(settings, fn)` hands its settings over as arguments."""
     if isinstance(rule, Rule):
-        return rule
+        for value in jax.tree.leaves(rule.settings):
+            if not isinstance(value, numbers.Number) and not hasattr(value, "dtype"):
+                raise ValueError(
+                    f"the settings of a Rule hold {value!r:.40}: pass numbers or "
+                    "arrays, and what else it needs with functools.partial(fn, ...)"
+                )
+        return dataclasses.replace(rule, fn=closures.of_user(rule.fn))
     if any(rule is entry.make for entry in RULES.values()):
         raise ValueError(
             f"rule is the factory rules.{rule.__name__}: call it, "
@@ -79,7 +89,7 @@ RULES = {
     "cfgpp": shape.RuleEntry(
         linear.cfgpp,
         lambda levels, omega: ({}, linear.cfgpp_omega(levels, omega)),
-        scales=(-1.0, 0.0),
+        scales=linear.CFGPP_OMEGAS,
     ),
     "adg": shape.RuleEntry(
         angles.adg, as_cond={"max_angle": 0.0}, scales=(0.0, math.inf)

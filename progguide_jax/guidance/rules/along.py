@@ -8,6 +8,7 @@ import math
 
 import jax.numpy as jnp
 
+from progguide_jax import registry
 from progguide_jax.diffusion import prediction
 from progguide_jax.guidance.rules import shape, spaces
 
@@ -16,6 +17,7 @@ def _moved(step, c, u, k) -> prediction.Prediction:
     return step.mix(lambda c, u: c + k * (c - u), c, u)
 
 
+@registry.numeric
 def beta_norm(gamma: float = 1.0) -> shape.Rule:
     """beta-CFG, the norm part (Malarz et al. 2025, arXiv:2502.10574).
 
@@ -42,6 +44,7 @@ def _beta_norm(evaluate, step, carry, *, gamma):
     return _moved(step, c, u, k), carry
 
 
+@registry.numeric
 def power_law(exponent: float = 0.9) -> shape.Rule:
     """Power-law CFG (Lehman Pavasovic et al. 2025, arXiv:2502.07849).
 
@@ -68,6 +71,7 @@ def _power_law(evaluate, step, carry, *, exponent):
     return _moved(step, c, u, step.omega * length**exponent), carry
 
 
+@registry.numeric
 def pmc(norm_cap: float = 1.05) -> shape.Rule:
     """Posterior-mean-capped CFG (Peng and Ma 2026, arXiv:2609.24287).
 
@@ -103,6 +107,7 @@ def _pmc(evaluate, step, carry, *, norm_cap):
     return _moved(step, c, u, k), carry
 
 
+@registry.numeric
 def vags(kappa: float = 1.0) -> shape.Rule:
     """VAGS (Luo et al. 2026, arXiv:2605.15661), their rule for generation.
 
@@ -132,6 +137,7 @@ def _vags(evaluate, step, carry, *, kappa):
     return _moved(step, c, u, k), carry
 
 
+@registry.numeric
 def mambo_g(alpha: float = 8.0, space: str = "flow") -> shape.Rule:
     """MAMBO-G (Zhu et al. 2025, arXiv:2508.03442).
 

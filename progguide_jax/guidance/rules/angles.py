@@ -11,6 +11,7 @@ from progguide_jax.guidance.rules import shape, spaces
 VARIANTS = ("official", "norm_restored", "exact")
 
 
+@registry.numeric
 def adg(
     max_angle: float = math.pi / 3, variant: str = "official", center: bool = False
 ) -> shape.Rule:

@@ -5,10 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 
+from progguide_jax import registry
 from progguide_jax.diffusion import prediction
 from progguide_jax.guidance.rules import shape, spaces
 
 
+@registry.numeric
 def fdg(high: float = 1.0, low: float = 0.5, parallel: float = 1.0) -> shape.Rule:
     """Frequency-decoupled guidance (Sadat et al. 2025, arXiv:2506.19713).
 

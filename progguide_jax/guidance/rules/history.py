@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from progguide_jax import registry
 from progguide_jax.diffusion import prediction
 from progguide_jax.guidance.rules import shape
 
 
+@registry.numeric
 def smc(slope: float = 5.0, gain: float = 0.2) -> shape.Rule:
     """Sliding-mode control of CFG, SMC-CFG (Wang et al. 2026, arXiv:2603.03281).
 
@@ -48,6 +50,7 @@ def _smc(evaluate, step, carry, *, slope, gain):
     return step.from_x0(x0), (g, jnp.ones_like(any_before))
 
 
+@registry.numeric
 def cfg_cache(every: int = 2) -> shape.Rule:
     """CFG with a cached difference (CFG-Cache, Lv et al. 2024, arXiv:2410.19355).
 
@@ -89,6 +92,7 @@ def _cfg_cache(evaluate, step, carry, *, every):
     return found, (cached, steps + 1)
 
 
+@registry.numeric
 def higs(
     mean: float = 0.75,
     eta: float = 1.0,

@@ -5,10 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 
+from progguide_jax import registry
 from progguide_jax.diffusion import prediction
 from progguide_jax.guidance.rules import shape
 
 
+@registry.numeric
 def characteristic(
     iterations: int = 10, tolerance: float = 1e-3, rate: float = 1.0
 ) -> shape.Rule:
@@ -74,6 +76,7 @@ def _characteristic(evaluate, step, carry, *, iterations, tolerance, rate):
     return step.mix(lambda c, u: c + omega * (c - u), c, u), carry
 
 
+@registry.numeric
 def reg(strength: float = 1.0) -> shape.Rule:
     """Rectified gradient guidance, REG (Gao et al. 2025, arXiv:2501.18865).
 
@@ -102,6 +105,7 @@ def _reg(evaluate, step, carry, *, strength):
     return step.mix(lambda c, u: c + weight * (c - u), c, u), carry
 
 
+@registry.numeric
 def tsr(k: float = 1.1, std: float = 1.0) -> shape.Rule:
     """Temporal score rescaling, TSR (Xu et al. 2025, arXiv:2510.01184).
 

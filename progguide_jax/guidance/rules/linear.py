@@ -6,6 +6,8 @@ from progguide_jax.diffusion import prediction
 from progguide_jax.diffusion.levels import Levels
 from progguide_jax.guidance.rules import shape
 
+CFGPP_OMEGAS = (-1.0, 0.0)
+
 
 def cfg() -> shape.Rule:
     """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598).
@@ -42,7 +44,7 @@ def cfgpp() -> shape.Rule:
     Neutral: it is CFG at the omega that `cfgpp_omega` gives. How much it guides depends
         on the step size.
     """
-    return shape.Rule({}, _cfgpp, consistent=False)
+    return shape.Rule({}, _cfgpp, consistent=False, omegas=CFGPP_OMEGAS)
 
 
 def _cfgpp(evaluate, step, carry):

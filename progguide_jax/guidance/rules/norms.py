@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from progguide_jax import registry
 from progguide_jax.diffusion import prediction
 from progguide_jax.guidance.rules import shape, spaces
 
@@ -15,6 +16,7 @@ def _guided(evaluate, step, space: str) -> tuple[jax.Array, jax.Array]:
     return c, c + step.omega * (c - u)
 
 
+@registry.numeric
 def rescale(phi: float = 0.7, space: str = "v") -> shape.Rule:
     """CFG rescale (Lin et al. 2023, arXiv:2305.08891, section 3.4).
 
@@ -47,6 +49,7 @@ def _std(a: jax.Array) -> jax.Array:
     return jnp.std(a.astype(wide), axis=axes, keepdims=True)
 
 
+@registry.numeric
 def cfg_renorm(ratio: float = 1.0, space: str = "flow") -> shape.Rule:
     """CFG-Renorm (Qin et al. 2025, arXiv:2503.21758, Lumina-Image 2.0).
 
@@ -74,6 +77,7 @@ def _cfg_renorm(evaluate, step, carry, *, ratio, space):
     return spaces.back(step, guided * size, space), carry
 
 
+@registry.numeric
 def ep_cfg(
     strength: float = 1.0,
     robust: bool = False,

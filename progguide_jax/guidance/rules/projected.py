@@ -4,10 +4,12 @@ import math
 
 import jax.numpy as jnp
 
+from progguide_jax import registry
 from progguide_jax.diffusion import prediction
 from progguide_jax.guidance.rules import shape
 
 
+@registry.numeric
 def apg(
     momentum: float = -0.5, norm_threshold: float = math.inf, eta: float = 0.0
 ) -> shape.Rule:

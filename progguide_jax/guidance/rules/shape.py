@@ -24,6 +24,7 @@ class Rule:
     branch runs alone. consistent: whether the x0 and eps it returns belong to the same
     x_t; where not (CFG++), a projection of x0 leaves eps alone. on_plan: (plan,
     **settings) -> the settings that fn takes, for those that follow from the grid.
+    omegas: the lowest and the highest weight that makes sense.
     """
 
     settings: dict[str, Any]
@@ -35,6 +36,9 @@ class Rule:
     consistent: bool = dataclasses.field(default=True, metadata=dict(static=True))
     on_plan: Callable | None = dataclasses.field(
         default=None, metadata=dict(static=True)
+    )
+    omegas: tuple[float, float] = dataclasses.field(
+        default=(-math.inf, math.inf), metadata=dict(static=True)
     )
 
     def on(self, plan: plans.Plan) -> "Rule":

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from progguide_jax import registry
 from progguide_jax.diffusion import noise, prediction, process, system
 from progguide_jax.guidance.rules import shape, spaces
 
 
+@registry.numeric
 def recfg(ratio: float = 1.0) -> shape.Rule:
     """ReCFG (Xia et al. 2024, arXiv:2410.18737).
 

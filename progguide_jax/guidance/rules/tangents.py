@@ -4,10 +4,12 @@ import math
 
 import jax.numpy as jnp
 
+from progguide_jax import registry
 from progguide_jax.diffusion import prediction
 from progguide_jax.guidance.rules import shape, spaces
 
 
+@registry.numeric
 def cfg_zero(
     strength: float = 1.0, zero_init: int = 0, space: str = "flow"
 ) -> shape.Rule:
@@ -47,6 +49,7 @@ def _cfg_zero(evaluate, step, carry, *, strength, zero_init, space):
     return prediction.Prediction(*chosen), carry
 
 
+@registry.numeric
 def tcfg(strength: float = 1.0, space: str = "eps") -> shape.Rule:
     """Tangential damping CFG (Kwon et al. 2025, arXiv:2503.18137).
 
@@ -82,6 +85,7 @@ def _tcfg(evaluate, step, carry, *, strength, space):
     return (spaces.or_cfg(step, found, *asked) if space == "eps" else found), carry
 
 
+@registry.numeric
 def adamag(beta: float = 0.1, gamma: float = 4.0, w_min: float = 1.0) -> shape.Rule:
     """AdaMaG (Esmati et al. 2026, arXiv:2605.20079).
 

@@ -5,11 +5,13 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from progguide_jax import registry
 from progguide_jax.diffusion import prediction
 from progguide_jax.diffusion.levels import Levels
 from progguide_jax.guidance.rules import shape
 
 
+@registry.numeric
 def adaptive(threshold: float = 0.991) -> shape.Rule:
     """Adaptive guidance (Castillo et al. 2023, arXiv:2312.12487).
 
@@ -53,6 +55,7 @@ _TINY = np.finfo(np.float32).tiny
 _HIGHEST = 3.0  # of the log-posterior
 
 
+@registry.numeric
 def feedback(
     pi: float = 0.95,
     tau: float | None = None,

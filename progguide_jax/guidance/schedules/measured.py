@@ -114,13 +114,19 @@ def own(function):
     def make(steps: Steps):
         def curve(tau):
             at = np.asarray(tau) * (steps.num_timesteps if first == "t" else 1)
+            cause = None
             try:
-                return np.broadcast_to(np.asarray(function(at), np.float64), at.shape)
+                found = function(at)
+                values = np.asarray(() if found is None else found, np.float64)
+                reason = f"it returned {'None' if found is None else values.shape}"
             except (TypeError, ValueError) as error:
+                values, reason, cause = np.zeros(0), str(error), error
+            if values.shape not in ((), (1,), at.shape):
                 raise ValueError(
                     f"your function of {first} must take an array and return one as "
-                    f"long ({error}): use np.where instead of if"
-                ) from error
+                    f"long, {at.shape} ({reason}): use np.where instead of if"
+                ) from cause
+            return np.broadcast_to(values, at.shape)
 
         return curve
 
