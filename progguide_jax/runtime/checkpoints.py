@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from progguide_jax.runtime import digests, stopping
+from progguide_jax.runtime import digests, files, stopping
 
 
 class _Damaged(Exception):
@@ -229,7 +229,7 @@ def check_shared(directory: str, timeout: float = 10.0) -> None:
     """
     token = np.uint32(secrets.randbits(31))
     token = int(multihost_utils.broadcast_one_to_all(token))
-    path = epath.Path(directory) / f".shared_{token:08x}"
+    path = files.temporary(epath.Path(directory) / "shared", token)
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

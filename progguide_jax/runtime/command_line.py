@@ -23,7 +23,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import key_comments, upgrades
+from progguide_jax.runtime import files, key_comments, upgrades
 
 _USAGE = """usage: {program} --config=FILE.py[:VARIANT] --workdir=DIR [--config.KEY=...]
 
@@ -192,7 +192,7 @@ def _check_keys(given: list[str], known: dict[str, Any]) -> None:
 
 def _check_writable(workdir: str) -> None:
     """Create workdir if need be; ends the process with code 2 if it is of no use."""
-    probe = epath.Path(workdir) / f".writable_{secrets.token_hex(4)}"
+    probe = files.temporary(epath.Path(workdir) / "writable", secrets.randbits(31))
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
