@@ -38,6 +38,7 @@ def probe(config, workdir: str) -> None:
     sharding.check_batch(config.probe.batch_size, mesh, "probe.batch_size")
     config = build.identified(config, workdir)
     params, origin = build.load_ema(config, workdir, mesh)
+    build.check_finished(config, workdir, origin["step"])
     path = epath.Path(curve_path(workdir)).with_suffix(".json")
     with locking.hold(path.parent):
         _probe(config, workdir, mesh, path, params, _provenance(config, origin))

@@ -14,6 +14,7 @@ from progguide_jax.plots import style, traces
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import files, locking, sharding, writers
 from progguide_jax.systems import (
+    build,
     drawing,
     entries,
     pictures,
@@ -33,11 +34,15 @@ class Run(NamedTuple):
 
 
 def load(config, workdir: str) -> Run:
-    """The averaged network of config.checkpoint, on every device."""
+    """The averaged network of config.checkpoint, on every device; the log says so if
+    the training has not ended."""
     validation.check_samples(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.sample.batch_size, mesh, "sample.batch_size")
-    return Run(mesh, trained.load(config, workdir, mesh), workdir)
+    system = trained.load(config, workdir, mesh)
+    if words := build.progress(config, workdir, system.origin["checkpoint"]["step"]):
+        logging.warning("the training in %s has not ended: %s", workdir, words)
+    return Run(mesh, system, workdir)
 
 
 def make_spec(config, run: Run) -> specs.SamplingSpec:

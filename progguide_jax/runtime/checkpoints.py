@@ -34,15 +34,17 @@ class Checkpoints:
     """The checkpoints of one run; use it in a `with`, which waits for a pending save.
 
     A state is any dataclass pytree with an attribute `ema_params`, whose leaves every
-    host can read whole (replicated, or all on this host).
+    host can read whole (replicated, or all on this host). clear: remove saves that were
+    killed, which only the one who trains in the directory may do.
     """
 
-    def __init__(self, directory: str, keep: int = 3):
+    def __init__(self, directory: str, keep: int = 3, clear: bool = False):
         self.directory = epath.Path(directory).resolve()
         self._stop = stopping.Stop()
-        self._manager = ocp.CheckpointManager(
-            self.directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=clear
         )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -114,9 +116,23 @@ class Checkpoints:
     def restore_ema(
         self, abstract_ema: Any, step: int | None = None
     ) -> tuple[Any, int, dict[str, Any]]:
-        """(ema_params, step, metadata): as restore, but only the averaged weights."""
+        """(ema_params, step, metadata): as restore, but only the averaged weights, and
+        none of an older step: ValueError if the newest is damaged."""
+        step = step or self.latest_step()
         step, items, metadata, _ = self._restore({"ema": abstract_ema}, step)
         return items["ema"], step, metadata
+
+    def is_whole(self, step: int, abstract_state: Any) -> bool:
+        """Whether the checkpoint of `step` is what was saved; the log says what is not.
+        ValueError if it does not fit abstract_state."""
+        try:
+            self._read(step, _split(abstract_state))
+        except _Damaged as error:
+            logging.warning(
+                "damaged checkpoint in %s: %s", self.directory, _listing({step: error})
+            )
+            return False
+        return True
 
     def should_stop(self, step: int) -> bool:
         """Whether to save and end, as `stopping.Stop.asked` says."""
@@ -150,10 +166,15 @@ class Checkpoints:
                     _listing(damaged),
                 )
             return candidate, items, metadata, list(damaged)
-        remedy = "move it away to start anew" if step is None else "try another step"
+        if step is None:
+            raise ValueError(
+                f"no undamaged checkpoint in {self.directory} ({_listing(damaged)}): "
+                "move it away to start anew"
+            )
         raise ValueError(
-            f"no undamaged checkpoint in {self.directory} ({_listing(damaged)}): "
-            f"{remedy}"
+            f"damaged checkpoint in {self.directory} ({_listing(damaged)}): run "
+            "train.py, which goes back to one before the newest if that is damaged, or "
+            f"set --config.checkpoint.step to another of {steps}"
         )
 
     def _read(
@@ -262,7 +283,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _listing(damaged: dict[int, str]) -> str:
+def _listing(damaged: dict[int, Any]) -> str:
     return "; ".join(f"step {step}: {why}" for step, why in damaged.items())
 
 
