@@ -577,6 +577,19 @@ def test_a_signal_in_the_last_grid_ends_an_experiment_too(quick, tmp_path, monke
     assert (tmp_path / "grids" / "step_00000006.png").exists()
 
 
+def test_a_finished_run_whose_end_is_damaged_is_not_called_trained(
+    tiny, trained, workdir_copy, monkeypatch
+):
+    workdir, seen = workdir_copy(trained), []
+    newest = pathlib.Path(workdir) / "checkpoints" / "6"
+    shutil.rmtree(newest / "state")
+    monkeypatch.setattr(training, "_train_from", lambda *args: seen.append(args[4]))
+    training.train(tiny, workdir)
+    assert [int(train_state.step) for train_state in seen] == [4]
+    assert newest.with_name("6.damaged").is_dir() and not newest.exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("item", ["state", None])
 def test_a_finished_run_whose_end_is_damaged_makes_it_again(
     item, tiny, trained, workdir_copy, monkeypatch, caplog

@@ -267,8 +267,14 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_there(tmp_path, monkeypatch):
             run.save(2, make_state(2), {})
     assert error.value.errno == errno.ENOSPC
     assert str(directory) in str(error.value) and "\n" not in str(error.value)
+    monkeypatch.undo()  # space is made
     with checkpoints.Checkpoints(str(directory)) as run:
-        assert run.restore(abstract(make_state(0)))[1] == {"good": True}
+        state, metadata = run.restore(abstract(make_state(0)))
+        assert metadata == {"good": True}
+        assert_same(state, make_state(1))
+        assert run.save(2, make_state(2), {})
+    with checkpoints.Checkpoints(str(directory)) as run:
+        assert_same(run.restore(abstract(make_state(0)))[0], make_state(2))
 
 
 def test_a_disk_that_fills_up_while_writing_is_the_same_error(tmp_path, monkeypatch):
