@@ -41,10 +41,12 @@ class Checkpoints:
     def __init__(self, directory: str, keep: int = 3, clear: bool = False):
         self.directory = epath.Path(directory).resolve()
         self._stop = stopping.Stop()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=clear
+        if clear and jax.process_index() == 0:  # orbax's own way raises in a thread
+            for killed in self.directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                killed.rmtree()
+        self._manager = ocp.CheckpointManager(
+            self.directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -123,14 +125,12 @@ class Checkpoints:
         return items["ema"], step, metadata
 
     def is_whole(self, step: int, abstract_state: Any) -> bool:
-        """Whether the checkpoint of `step` is what was saved; the log says what is not.
-        ValueError if it does not fit abstract_state."""
+        """Whether the checkpoint of `step` is whole; ValueError if it does not fit."""
         try:
             self._read(step, _split(abstract_state))
         except _Damaged as error:
-            logging.warning(
-                "damaged checkpoint in %s: %s", self.directory, _listing({step: error})
-            )
+            words = _listing({step: error})
+            logging.warning("damaged checkpoint in %s: %s", self.directory, words)
             return False
         return True
 

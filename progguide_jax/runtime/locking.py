@@ -18,6 +18,9 @@ except ImportError:  # a system that has no such locks
     fcntl = None
 
 
+_SECONDS = 3.0  # to wait for one who only looks whether anything is left to do
+
+
 @contextlib.contextmanager
 def hold(place: str | os.PathLike) -> Iterator[None]:
     """Nobody else holds `place`, a file or folder to be written, in this `with`; what
@@ -51,6 +54,7 @@ def _taken(path: epath.Path) -> tuple[int | None, str]:
     if fcntl is None:
         return None, ""
     path.parent.mkdir(parents=True, exist_ok=True)
+    patience = time.monotonic() + _SECONDS
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -63,6 +67,10 @@ def _taken(path: epath.Path) -> tuple[int | None, str]:
                 os.write(handle, _myself().encode())
                 return handle, ""
         except BlockingIOError:
+            if time.monotonic() < patience:
+                os.close(handle)
+                time.sleep(0.05)
+                continue
             holder = os.read(handle, 1000).decode(errors="replace")
             os.close(handle)
             return None, holder or "another process"

@@ -394,7 +394,8 @@ def test_a_record_that_is_lost_is_written_again(
     assert [m for m in caplog.messages if "samples.json is damaged" in m]
 
 
-def test_two_at_once_in_one_folder_are_told(tiny, sampled, workdir_copy):
+def test_two_at_once_in_one_folder_are_told(tiny, sampled, workdir_copy, monkeypatch):
+    monkeypatch.setattr(locking, "_SECONDS", 0.0)
     workdir = workdir_copy(sampled)
     folder = only_folder(workdir)
     with locking.hold(folder):

@@ -636,7 +636,8 @@ def test_a_config_json_that_was_cut_is_written_again(
     (line,) = [m for m in caplog.messages if "config.json is damaged" in m]
 
 
-def test_two_trainings_in_one_workdir_are_told(quick, trained, tmp_path):
+def test_two_trainings_in_one_workdir_are_told(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(locking, "_SECONDS", 0.0)
     folder = build.checkpoint_dir(str(tmp_path))
     with locking.hold(folder):
         with pytest.raises(ValueError, match="checkpoints is being written by"):

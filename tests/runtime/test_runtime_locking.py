@@ -5,10 +5,16 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from progguide_jax.runtime import files, locking
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(locking, "_SECONDS", 0.0)
 
 
 def test_the_second_is_told_who_the_first_is(tmp_path):
@@ -25,6 +31,16 @@ def test_the_second_is_told_who_the_first_is(tmp_path):
     assert "\n" not in str(error.value)
     with locking.hold(place), pytest.raises(KeyError):
         raise KeyError
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_who_only_looks_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(locking, "_SECONDS", 10.0)
+    first = locking.hold(tmp_path / "a")
+    first.__enter__()
+    threading.Timer(0.1, first.__exit__, (None, None, None)).start()
+    with locking.hold(tmp_path / "a"):
+        pass
     assert not list(tmp_path.iterdir())
 
 
