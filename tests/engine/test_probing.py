@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 
 import flax.linen as nn
@@ -446,3 +447,11 @@ def test_what_is_damaged_is_measured_again(
     (line,) = [m for m in caplog.messages if name in m]
     assert "is damaged" in line and (folder / f"{name}.damaged").exists()
     assert files.load_json(folder / "curve.json")["made_by"]["probe"]["seed"] == 0
+
+
+def test_a_training_that_has_not_ended_is_not_probed(tiny, trained, workdir_copy):
+    workdir = pathlib.Path(workdir_copy(trained))
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    with pytest.raises(ValueError, match="is at step 4 of 6: run train.py to its end"):
+        probing.probe(tiny, str(workdir))
+    assert not (workdir / "probe").exists()
