@@ -151,7 +151,7 @@ def _generate(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
 
 def _is_older(path: epath.Path, source: epath.Path) -> bool:
     """Whether `path` is missing, or older than what it is made from."""
-    return not path.exists() or path.stat().mtime < source.stat().mtime
+    return not path.exists() or files.modified(path) < files.modified(source)
 
 
 def export_adm(folder: epath.Path) -> None:

@@ -86,6 +86,14 @@ def one_line_if_full(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
+def modified(path: epath.Path) -> float:
+    """When `path` was written, in seconds since 1970 and parts of one."""
+    try:
+        return os.stat(path).st_mtime
+    except OSError:  # a bucket, or not there, which the next line says
+        return path.stat().mtime
+
+
 def clear_leftovers(folder: str | os.PathLike) -> None:
     """Remove the temporary files that killed processes left in `folder`, not below it:
     those older than this process."""
@@ -93,7 +101,7 @@ def clear_leftovers(folder: str | os.PathLike) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if _TEMPORARY.fullmatch(path.name):
             with contextlib.suppress(OSError):  # somebody else may remove it too
-                if path.stat().mtime < _STARTED:
+                if modified(path) < _STARTED:
                     path.unlink()
 
 
