@@ -72,7 +72,10 @@ def take_over(folder: epath.Path, asked: dict[str, Any], search: bool) -> None:
     """
     path = folder / "samples.json"
     there = sharding.agreed(path.exists())
-    record = files.load_json(path) if there else None
+    try:
+        record = files.load_json(path) if there else None
+    except files.Damaged:  # `parts.collect` sets it aside
+        record = None
     if is_old(record):
         parts.check(path, _readable(path, record, asked), asked)
     sharding.barrier(f"old samples of {folder.name}")

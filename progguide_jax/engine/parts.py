@@ -14,7 +14,7 @@ from etils import epath
 
 from progguide_jax.engine import results
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, sharding, stopping, writers
+from progguide_jax.runtime import digests, files, sharding, stopping, writers
 
 Make = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -31,11 +31,13 @@ def collect(
 
     make(index [size]) gives the arrays of these rows, on every host; rows past the end
     are made and dropped. about: what the record says besides made_by. Whether anything
-    had to be made. ValueError if the folder holds the rows of another made_by;
+    had to be made; what is damaged is set aside and made again. ValueError if the
+    folder holds the rows of another made_by;
     InterruptedError after SIGTERM or Ctrl-C, when the rows under way are written. All
     hosts must call this.
     """
     path = epath.Path(path)
+    _mend(path, made_by)
     _claim(path, made_by, about)
     missing = sharding.agreed(_count(path) < total)
     if missing:
@@ -59,6 +61,26 @@ def check(path: epath.Path, there: dict[str, Any], made_by: dict[str, Any]) -> N
             f"give these a folder of their own with --config.sample.name=NAME, or "
             "remove it"
         )
+
+
+def mark(made_by: dict[str, Any]) -> str:
+    """What the name of a folder ends with, if it says what made the rows in it."""
+    return digests.json_digest(made_by)[:6]
+
+
+def _mend(path: epath.Path, made_by: dict) -> None:
+    """Set aside what is damaged; if the record is, then also the rows, unless the name
+    of the folder says that they were made by made_by."""
+    rows = [results.arrays_path(path), *_part_files(path)]
+    if jax.process_index() == 0 and path.exists():
+        try:
+            files.load_json(path)
+        except files.Damaged as error:
+            known = path.parent.name.endswith(mark(made_by))
+            for file in [] if known else [row for row in rows if row.exists()]:
+                files.set_aside(files.Damaged(file, "nothing says what made it"))
+            files.set_aside(error)
+    results.set_damaged_aside(*rows)
 
 
 def _claim(path, made_by: dict, about: dict) -> None:

@@ -1,7 +1,6 @@
 """Probing a trained workdir: Algorithm 1 over the training images, resumable."""
 
 import functools
-import json
 import logging
 import time
 
@@ -11,11 +10,11 @@ import numpy as np
 from etils import epath
 
 from progguide_jax.data import batches
-from progguide_jax.engine import results
+from progguide_jax.engine import accumulator, results
 from progguide_jax.guidance import gradnorm
 from progguide_jax.plots import style, time_curves
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import digests, files, sharding, stopping, writers
+from progguide_jax.runtime import digests, files, locking, sharding, stopping, writers
 from progguide_jax.systems import build, validation
 
 SITE = "label-embedding row"
@@ -39,24 +38,42 @@ def probe(config, workdir: str) -> None:
     sharding.check_batch(config.probe.batch_size, mesh, "probe.batch_size")
     config = build.identified(config, workdir)
     params, origin = build.load_ema(config, workdir, mesh)
+    build.check_finished(config, workdir, origin["step"])
     path = epath.Path(curve_path(workdir)).with_suffix(".json")
-    made_by = _provenance(config, origin)
-    if results.find(path, made_by) or _found_without_made_by(path, made_by):
+    with locking.hold(path.parent):
+        _probe(config, workdir, mesh, path, params, _provenance(config, origin))
+
+
+def _probe(config, workdir, mesh, path, params, made_by: dict) -> None:
+    results.set_damaged_aside(path, results.arrays_path(path))
+    found = results.find(path, made_by)
+    if found or _found_without_made_by(path, made_by):
         logging.info("already there: %s", curve_path(workdir))
+        if found and jax.process_index() == 0:
+            _finish(path, found.arrays)
         return
-    if path.exists() and jax.process_index() == 0:
+    whole = path.exists() and results.arrays_path(path).exists()
+    if whole and jax.process_index() == 0:
         logging.warning("%s is of another probe: it is made again", curve_path(workdir))
     dataset = build.load_data(config)
     with jax.default_matmul_precision("highest"):
         acc = _accumulate(config, mesh, path.parent, dataset, params, made_by)
     arrays = _arrays(gradnorm.mean_curve(acc))
     record = {"made_by": made_by, "versions": config_lib.versions()}
+    if jax.process_index() == 0:
+        path.with_suffix(".png").unlink(missing_ok=True)  # of another curve
     results.write(path, results.Result(record, arrays))
     if jax.process_index() == 0:
-        picture = style.png(time_curves.gradnorm(arrays))
-        files.write(path.with_suffix(".png"), picture)
-        (path.parent / "accumulator.npz").unlink(missing_ok=True)
+        _finish(path, arrays)
     logging.info("probed: %s", curve_path(workdir))
+
+
+def _finish(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
+    """What follows once the curve is there, if a kill prevented it."""
+    picture = path.with_suffix(".png")
+    if not picture.exists():
+        files.write(picture, style.png(time_curves.gradnorm(arrays)))
+    accumulator.path(path.parent).unlink(missing_ok=True)
 
 
 def curve_path(workdir: str) -> str:
@@ -69,7 +86,7 @@ def curve_made_by(path: str) -> dict:
     FileNotFoundError without a curve, ValueError without its record.
     """
     if not epath.Path(path).exists():
-        begun = epath.Path(path).with_name("accumulator.npz").exists()
+        begun = accumulator.path(epath.Path(path).parent).exists()
         first = "finish probe.py" if begun else "run probe.py"
         raise FileNotFoundError(
             f"no gradient-norm curve at {path}: {first} first, with the same --config "
@@ -182,7 +199,7 @@ def _accumulate(config, mesh, folder, dataset, params, made_by):
     settings, size = config.probe, config.probe.batch_size
     num_timesteps = config.noise.num_timesteps
     num_batches = -(-settings.num_examples // size)
-    acc, first = _resume(folder, made_by, config)
+    acc, first = accumulator.resume(folder, made_by, config)
     acc = jax.device_put(acc, sharding.replicated(mesh))
     step = compiled_step(config, mesh)
     rows = sharding.host_rows(size)
@@ -215,33 +232,11 @@ def _accumulate(config, mesh, folder, dataset, params, made_by):
             late = time.monotonic() - since >= _SECONDS
             if stopped or late or done % settings.checkpoint_every == 0:
                 if jax.process_index() == 0:
-                    _save(folder, acc, done, made_by)
+                    accumulator.save(folder, acc, done, made_by)
                 since = time.monotonic()
             if stopped:
                 raise stopping.interrupted(f"{done} of {num_batches} batches")
     return jax.device_get(acc)
-
-
-def _save(folder, acc, done: int, made_by: dict) -> None:
-    files.save_npz(
-        folder / "accumulator.npz",
-        done=np.array(done),
-        made_by=np.array(json.dumps(made_by, sort_keys=True)),
-        **acc._asdict(),
-    )
-
-
-def _resume(folder, made_by: dict, config):
-    """(accumulator, finished batches); one of another checkpoint or config is left."""
-    path = folder / "accumulator.npz"
-    if path.exists():
-        saved = files.load_npz(path)
-        if saved.pop("made_by").item() == json.dumps(made_by, sort_keys=True):
-            first = int(saved.pop("done"))
-            logging.info("resuming the probe after %d batches", first)
-            return gradnorm.Accumulator(**saved), first
-        logging.info("%s belongs to another checkpoint or config: not used", path)
-    return gradnorm.empty(config.data.num_classes, config.noise.num_timesteps), 0
 
 
 def schedule_digest(config) -> str:

@@ -5,7 +5,6 @@ A result is a record, NAME.json, and often arrays beside it, NAME.npz. The recor
 last: where it is, the arrays are whole. Host 0 looks and writes, every host learns.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,8 +25,8 @@ class Result(NamedTuple):
 def find(path: epath.PathLike, made_by: dict[str, Any]) -> Result | None:
     """The result at `path` (NAME.json) if every entry of made_by is that of its record.
 
-    Its record may say more, such as versions. A file that is damaged is no result: the
-    log says so, and it is made again. All hosts must call this.
+    Its record may say more, such as versions. A file that is damaged is set aside and
+    is no result, so that it is made again. All hosts must call this.
     """
     found = _read(epath.Path(path), made_by)
     return found if sharding.agreed(found is not None) else None
@@ -44,9 +43,27 @@ def _read(path: epath.Path, made_by: dict[str, Any]) -> Result | None:
         if any(name not in there or there[name] != made_by[name] for name in made_by):
             return None
         return Result(record, files.load_npz(arrays_path(path)))
-    except ValueError as error:
-        logging.warning("%s: it is made again", str(error).rpartition(": ")[0])
-        return None
+    except files.Damaged as error:
+        if jax.process_index() == 0:
+            files.set_aside(error)
+    except FileNotFoundError:  # host 0 has set it aside
+        pass
+    return None
+
+
+def set_damaged_aside(*paths: epath.Path) -> None:
+    """Rename those of `paths` that are damaged to NAME.damaged. All hosts must call
+    this."""
+    if jax.process_index() == 0:
+        for path in paths:
+            load = files.load_json if path.suffix == ".json" else files.load_npz
+            try:
+                load(path)
+            except FileNotFoundError:
+                continue
+            except files.Damaged as error:
+                files.set_aside(error)
+    sharding.barrier("damaged files set aside")
 
 
 def find_or_make(
@@ -70,6 +87,7 @@ def write(path: epath.PathLike, result: Result) -> None:
     """Write both files, from host 0; the other hosts wait for it."""
     path = epath.Path(path)
     if jax.process_index() == 0:
+        files.clear_leftovers(path.parent)
         path.unlink(missing_ok=True)  # never a record beside another's arrays
         files.save_npz(arrays_path(path), **result.arrays)
         files.save_json(path, result.record)

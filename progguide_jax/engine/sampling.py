@@ -19,8 +19,9 @@ from progguide_jax.engine import (
 from progguide_jax.guidance import references
 from progguide_jax.plots import style, traces
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import digests, files, sharding, writers
+from progguide_jax.runtime import files, locking, sharding, writers
 from progguide_jax.systems import (
+    build,
     classifier_checks,
     drawing,
     entries,
@@ -42,11 +43,15 @@ class Run(NamedTuple):
 
 
 def load(config, workdir: str) -> Run:
-    """The averaged network of config.checkpoint, on every device."""
+    """The averaged network of config.checkpoint, on every device; the log says so if
+    the training has not ended."""
     validation.check_samples(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.sample.batch_size, mesh, "sample.batch_size")
-    return Run(mesh, trained.load(config, workdir, mesh), workdir)
+    system = trained.load(config, workdir, mesh)
+    if words := build.progress(config, workdir, system.origin["checkpoint"]["step"]):
+        logging.warning("the training in %s has not ended: %s", workdir, words)
+    return Run(mesh, system, workdir)
 
 
 def make_spec(config, run: Run) -> specs.SamplingSpec:
@@ -128,9 +133,15 @@ def generate(config, workdir: str, run: Run | None = None) -> epath.Path:
     validation.validate(config)
     run = run or load(config, workdir)
     spec = make_spec(config, run)
-    folder, made = _place(config, workdir, run, spec)
-    path = folder / "samples.json"
+    made = _made_by(config, run, spec)
+    folder = _folder(config, workdir, made)
+    with locking.hold(folder):
+        first_edition.take_over(folder, made, search=not config.sample.name)
+        _generate(config, folder, run, spec, made)
+    return folder
 
+
+def _generate(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
     def make(index):
         labels = labels_of(config, index)
         images = drawing.draw(
@@ -145,18 +156,24 @@ def generate(config, workdir: str, run: Run | None = None) -> epath.Path:
         "versions": config_lib.versions(),
     }
     size, first = sample.batch_size, jax.process_index() == 0
-    missing = parts.collect(path, made, sample.num_images, size, make, about)
-    if missing and first:
-        arrays = files.load_npz(folder / "samples.npz")
-        writers.save_png(folder / "grid.png", pictures.grid(arrays))
-    elif not missing:
+    path = folder / "samples.json"
+    if not parts.collect(path, made, sample.num_images, size, make, about):
         logging.info("already there: %s", folder / "samples.npz")
+    grid, adm = folder / "grid.png", folder / "adm.npz"
+    if first and _is_older(grid, folder / "samples.npz"):
+        arrays = files.load_npz(folder / "samples.npz")
+        writers.save_png(grid, pictures.grid(arrays))
     # an adm.npz of fewer images is not left behind
-    if first and (sample.export_adm or missing and (folder / "adm.npz").exists()):
+    outdated = adm.exists() and _is_older(adm, folder / "samples.npz")
+    if first and (sample.export_adm or outdated):
         export_adm(folder)
     if sample.trace:
         write_trace(config, folder, run, spec, made)
-    return folder
+
+
+def _is_older(path: epath.Path, source: epath.Path) -> bool:
+    """Whether `path` is missing, or older than what it is made from."""
+    return not path.exists() or files.modified(path) < files.modified(source)
 
 
 def export_adm(folder: epath.Path) -> None:
@@ -203,7 +220,10 @@ def write_trace(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
 def folder_of(config, workdir: str) -> epath.Path:
     """Where `generate` writes the samples of this config."""
     run = load(config, workdir)
-    return _place(config, workdir, run, make_spec(config, run))[0]
+    made = _made_by(config, run, make_spec(config, run))
+    folder = _folder(config, workdir, made)
+    first_edition.take_over(folder, made, search=not config.sample.name)
+    return folder
 
 
 def made_by(system: System, spec: specs.SamplingSpec, labels: str) -> dict[str, Any]:
@@ -214,18 +234,18 @@ def made_by(system: System, spec: specs.SamplingSpec, labels: str) -> dict[str, 
     )
 
 
-def _place(config, workdir: str, run: Run, spec) -> tuple[epath.Path, dict[str, Any]]:
-    """The folder of these samples, also if the first edition made them, and their
-    made_by."""
+def _made_by(config, run: Run, spec) -> dict[str, Any]:
     labels = label_order.about(config.data.num_classes, config.sample.seed)
-    made = made_by(run.system, spec, labels)
-    folder = epath.Path(workdir) / "samples" / sample_name(config, made)
+    return made_by(run.system, spec, labels)
+
+
+def _folder(config, workdir: str, made_by: dict[str, Any]) -> epath.Path:
+    folder = epath.Path(workdir) / "samples" / sample_name(config, made_by)
+    if config.sample.name or folder.exists():
+        return folder
     end = "_".join(folder.name.split("_")[-3:])  # seed, step and digest
-    if not config.sample.name and not folder.exists():
-        # one of these that was named in another way stays where it is
-        folder = next(iter(sorted(folder.parent.glob(f"*_{end}"))), folder)
-    first_edition.take_over(folder, made, search=not config.sample.name)
-    return folder, made
+    # one of these that was named in another way stays where it is
+    return next(iter(sorted(folder.parent.glob(f"*_{end}"))), folder)
 
 
 def sample_name(config, made_by: dict) -> str:
@@ -242,7 +262,7 @@ def sample_name(config, made_by: dict) -> str:
     words += [] if sample.tilted == entries.NONE else [sample.tilted]
     words += [solver, f"seed{sample.seed}"]
     step = made_by["system"]["checkpoint"]["step"]
-    return "_".join([*words, f"step{step}", digests.json_digest(made_by)[:6]])
+    return "_".join([*words, f"step{step}", parts.mark(made_by)])
 
 
 def labels_of(config, index: np.ndarray) -> np.ndarray:

@@ -15,7 +15,14 @@ from progguide_jax.data import batches
 from progguide_jax.diffusion import process
 from progguide_jax.engine import grids
 from progguide_jax.networks import layers
-from progguide_jax.runtime import checkpoints, files, sharding, stopping, writers
+from progguide_jax.runtime import (
+    checkpoints,
+    files,
+    locking,
+    sharding,
+    stopping,
+    writers,
+)
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.systems import build, classifier_checks, validation
 
@@ -30,25 +37,40 @@ def train(config, workdir: str) -> None:
     validation.validate(config)
     mesh = sharding.mesh()
     sharding.check_batch(config.train.batch_size, mesh, "train.batch_size")
+    config_lib.set_damaged_aside(workdir)
     config = build.identified(config, workdir)
     config_lib.check_resume(workdir, config)
     if jax.process_count() > 1:
         checkpoints.check_shared(workdir)
-    with checkpoints.Checkpoints(
-        build.checkpoint_dir(workdir), keep=config.train.keep
-    ) as saved:
+    if _is_finished(config, workdir, mesh):
+        config_lib.write_missing_provenance(workdir, config)
+        return
+    folder = build.checkpoint_dir(workdir)
+    with locking.hold(folder):
+        with checkpoints.Checkpoints(folder, config.train.keep, clear=True) as saved:
+            dataset = build.load_data(config)
+            train_state = initial_state(config, mesh, saved)
+            # only now, when the checkpoint has been seen to fit this config
+            config_lib.write_provenance(workdir, config)
+            _train_from(config, workdir, mesh, dataset, train_state, saved)
+    logging.info("trained to step %d: %s", config.train.num_steps, folder)
+
+
+def _is_finished(config, workdir: str, mesh) -> bool:
+    """Whether nothing is left to do: the last checkpoint is whole, its grid drawn."""
+    folder, last = epath.Path(build.checkpoint_dir(workdir)), config.train.num_steps
+    if not sharding.agreed(folder.exists()):
+        return False
+    with checkpoints.Checkpoints(folder, keep=config.train.keep) as saved:
         latest = saved.latest_step()
-        last = config.train.num_steps
-        undrawn = latest == last and grids.lacking(config, workdir, latest)
-        if latest is not None and latest >= last and not undrawn:
-            logging.info("already trained to step %d", latest)
-            return
-        dataset = build.load_data(config)
-        train_state = initial_state(config, mesh, saved)
-        # only now, when the checkpoint has been seen to fit this config
-        config_lib.write_provenance(workdir, config)
-        _train_from(config, workdir, mesh, dataset, train_state, saved)
-    logging.info("trained to step %d: %s", last, build.checkpoint_dir(workdir))
+        if latest is None or latest < last:
+            return False
+        if latest == last and grids.lacking(config, workdir, latest):
+            return False
+        if not saved.is_whole(latest, _abstract_state(config, mesh)):
+            return False
+    logging.info("already trained to step %d", latest)
+    return True
 
 
 def _train_from(config, workdir, mesh, dataset, train_state, saved) -> None:
@@ -68,25 +90,27 @@ def _train_from(config, workdir, mesh, dataset, train_state, saved) -> None:
 
 def initial_state(config, mesh, saved: checkpoints.Checkpoints) -> build.TrainState:
     """The newest checkpoint, or a fresh state; born replicated over the mesh."""
-    # a program that runs once: on a CPU, compiling it well takes longer than it runs
-    quick = {"xla_backend_optimization_level": 0}
-    init = jax.jit(
-        functools.partial(build.create, config, build.network(config)),
-        out_shardings=sharding.replicated(mesh),
-        compiler_options=quick if jax.default_backend() == "cpu" else None,
-    )
     if saved.latest_step() is None:
-        return init()
-    train_state, _ = saved.restore(
-        jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(
-                x.shape, x.dtype, sharding=sharding.replicated(mesh)
-            ),
-            jax.eval_shape(init),
-        )
-    )
+        # it runs once: on a CPU, compiling it well takes longer than running it
+        quick = {"xla_backend_optimization_level": 0}
+        return jax.jit(
+            functools.partial(build.create, config, build.network(config)),
+            out_shardings=sharding.replicated(mesh),
+            compiler_options=quick if jax.default_backend() == "cpu" else None,
+        )()
+    train_state, _ = saved.restore(_abstract_state(config, mesh))
     logging.info("resuming from step %d", int(train_state.step))
     return train_state
+
+
+def _abstract_state(config, mesh) -> build.TrainState:
+    """Its shapes, replicated over the mesh."""
+    create = functools.partial(build.create, config, build.network(config))
+    repl = sharding.replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=repl),
+        jax.eval_shape(create),
+    )
 
 
 def loss_per_example(

@@ -10,6 +10,7 @@ from progguide_jax.engine import sampling
 from progguide_jax.experiments import overrides
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests
+from progguide_jax.systems import build
 
 # what cells may differ in without being of another network
 _SAMPLED = ("guidance", "sample", "eval", "experiment")
@@ -103,7 +104,9 @@ def models(cells: Sequence[Cell], workdir: str) -> list[sampling.Run]:
         network = {k: v for k, v in values.items() if k not in _SAMPLED}
         key = digests.json_digest(network)
         if key not in loaded:
-            loaded[key] = sampling.load(cell.config, workdir)
+            run = loaded[key] = sampling.load(cell.config, workdir)
+            step = run.system.origin["checkpoint"]["step"]
+            build.check_finished(cell.config, workdir, step)
         sampling.make_spec(cell.config, loaded[key])
         found.append(loaded[key])
     return found

@@ -104,6 +104,7 @@ def write(
         for block in section.blocks:
             if isinstance(block, Picture):
                 files.write(folder / figures / f"{block.name}.png", block.png)
+    files.clear_leftovers(folder)
     files.write(folder / tables / "table.csv", csv(report.rows).encode())
     files.write(folder / tables / "table.md", markdown(report.tables).encode())
     files.write(folder / "report.html", to_html(report).encode())

@@ -14,6 +14,7 @@ def reproduce(config, workdir: str) -> None:
     """Make what is missing of config.experiment in workdir, write the report."""
     experiment = check(config)
     if experiment.needs_training:
+        config_lib.set_damaged_aside(workdir)
         config_lib.check_resume(workdir, config)  # before hours of anything
     prepared = experiment.prepare(config, workdir)
     if experiment.needs_training:

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from progguide_jax.runtime import digests, stopping
+from progguide_jax.runtime import digests, files, stopping
 
 
 class _Damaged(Exception):
@@ -34,12 +34,16 @@ class Checkpoints:
     """The checkpoints of one run; use it in a `with`, which waits for a pending save.
 
     A state is any dataclass pytree with an attribute `ema_params`, whose leaves every
-    host can read whole (replicated, or all on this host).
+    host can read whole (replicated, or all on this host). clear: remove saves that were
+    killed, which only the one who trains in the directory may do.
     """
 
-    def __init__(self, directory: str, keep: int = 3):
+    def __init__(self, directory: str, keep: int = 3, clear: bool = False):
         self.directory = epath.Path(directory).resolve()
         self._stop = stopping.Stop()
+        if clear and jax.process_index() == 0:  # orbax's own way raises in a thread
+            for killed in self.directory.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
+                killed.rmtree()
         self._manager = ocp.CheckpointManager(
             self.directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
         )
@@ -114,9 +118,21 @@ class Checkpoints:
     def restore_ema(
         self, abstract_ema: Any, step: int | None = None
     ) -> tuple[Any, int, dict[str, Any]]:
-        """(ema_params, step, metadata): as restore, but only the averaged weights."""
+        """(ema_params, step, metadata): as restore, but only the averaged weights, and
+        none of an older step: ValueError if the newest is damaged."""
+        step = step or self.latest_step()
         step, items, metadata, _ = self._restore({"ema": abstract_ema}, step)
         return items["ema"], step, metadata
+
+    def is_whole(self, step: int, abstract_state: Any) -> bool:
+        """Whether the checkpoint of `step` is whole; ValueError if it does not fit."""
+        try:
+            self._read(step, _split(abstract_state))
+        except _Damaged as error:
+            words = _listing({step: error})
+            logging.warning("damaged checkpoint in %s: %s", self.directory, words)
+            return False
+        return True
 
     def should_stop(self, step: int) -> bool:
         """Whether to save and end, as `stopping.Stop.asked` says."""
@@ -150,10 +166,15 @@ class Checkpoints:
                     _listing(damaged),
                 )
             return candidate, items, metadata, list(damaged)
-        remedy = "move it away to start anew" if step is None else "try another step"
+        if step is None:
+            raise ValueError(
+                f"no undamaged checkpoint in {self.directory} ({_listing(damaged)}): "
+                "move it away to start anew"
+            )
         raise ValueError(
-            f"no undamaged checkpoint in {self.directory} ({_listing(damaged)}): "
-            f"{remedy}"
+            f"damaged checkpoint in {self.directory} ({_listing(damaged)}): run "
+            "train.py, which goes back to one before the newest if that is damaged, or "
+            f"set --config.checkpoint.step to another of {steps}"
         )
 
     def _read(
@@ -229,7 +250,7 @@ def check_shared(directory: str, timeout: float = 10.0) -> None:
     """
     token = np.uint32(secrets.randbits(31))
     token = int(multihost_utils.broadcast_one_to_all(token))
-    path = epath.Path(directory) / f".shared_{token:08x}"
+    path = files.temporary(epath.Path(directory) / "shared", token)
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -262,7 +283,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _listing(damaged: dict[int, str]) -> str:
+def _listing(damaged: dict[int, Any]) -> str:
     return "; ".join(f"step {step}: {why}" for step, why in damaged.items())
 
 

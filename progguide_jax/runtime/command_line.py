@@ -25,7 +25,7 @@ from absl import flags
 from etils import epath
 
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import parsing, stopping
+from progguide_jax.runtime import files, parsing, stopping
 
 _TRY_AGAIN, _CTRL_C = 75, 130  # EX_TEMPFAIL of sysexits.h; what shells say of SIGINT
 _LONGEST = 500  # characters of an error line
@@ -58,10 +58,12 @@ def run(
     """
     argv = list(sys.argv if argv is None else argv)
     _log_to_stderr()
+    config = None
     try:
-        config, workdir, given = parsing.parse(argv)
+        config = parsing.recipe(argv)
+        config, workdir, given = parsing.parse(argv, config)
     except Exception as error:  # a config file may raise anything
-        _fail(_as_typed(_first_line(error)), 2)
+        _fail(_as_typed(_first_line(error), config), 2)
     if callable(new_workdir):
         new_workdir = new_workdir(config)
     if not new_workdir and not epath.Path(workdir).exists():
@@ -105,7 +107,7 @@ def _out_of_memory(error: Exception, config: Any, sections: Sequence[str]) -> st
 
 def _check_writable(workdir: str) -> None:
     """Create workdir if need be; ends the process with code 2 if it is of no use."""
-    probe = epath.Path(workdir) / f".writable_{secrets.token_hex(4)}"
+    probe = files.temporary(epath.Path(workdir) / "writable", secrets.randbits(31))
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -177,16 +179,17 @@ def _shortened(line: str, length: int) -> str:
     return line if len(line) <= length else f"{line[:half]} ... {line[-half:]}"
 
 
-def _as_typed(message: str, config: Any = None) -> str:
+def _as_typed(message: str, config: Any) -> str:
     """The message with every key in it as it is typed: --config.KEY."""
-    message = re.sub(r"(?<![\w./-])config\.(?=\w)", "--config.", message)
-    keys = list(config_lib.flat(config.to_dict())) if config is not None else []
-    keys += {key.rpartition(".")[0] for key in keys}
-    keys = sorted((re.escape(key) for key in keys if "." in key), reverse=True)
-    if not keys:
+    if config is None:
         return message
-    named = rf"(?<![\w./-])({'|'.join(keys)})(?![\w/]|\.\w)"
-    return re.sub(named, r"--config.\1", message)
+    keys = list(config_lib.flat(config.to_dict()))
+    keys += {key.rpartition(".")[0] for key in keys}
+    long, short = ("|".join(map(re.escape, sorted(found, reverse=True))) for found in (
+        [k for k in keys if "." in k], [k for k in keys if k and "." not in k],
+    ))  # fmt: skip
+    named = rf"(?<![\w./-])((?:config\.)?({long})|config\.({short}))(?![\w/]|\.\w)"
+    return re.sub(named, lambda m: f"--config.{m[2] or m[3]}", message)
 
 
 def _first_line(error: Exception | str) -> str:

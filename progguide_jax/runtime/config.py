@@ -21,7 +21,7 @@ import ml_collections
 from etils import epath
 from ml_collections import config_dict
 
-from progguide_jax.runtime import files, upgrades
+from progguide_jax.runtime import files, sharding, upgrades
 
 # What may change between the start of a training run and its continuation.
 _TRAINING_SECTIONS = ("seed", "data", "noise", "model", "train")
@@ -130,7 +130,8 @@ def load(path: epath.PathLike) -> ml_collections.ConfigDict:
         return from_json(epath.Path(path).read_text())
     except ValueError as error:
         raise ValueError(
-            f"{path} is damaged: delete it if this config is the one of the run"
+            f"{path} is damaged: run train.py with the --config of this run, which "
+            "writes it again"
         ) from error
 
 
@@ -196,6 +197,28 @@ def as_json(value: Any) -> Any:
 def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Every key as JSON reads it back: tuples are lists."""
     return json.loads(to_json(config))
+
+
+def set_damaged_aside(workdir: str) -> None:
+    """Rename what `write_provenance` wrote to NAME.damaged where it cannot be read, for
+    those who write it again from --config. All hosts must call this."""
+    if jax.process_index() == 0:
+        for name, read in (("config.json", load), ("env.json", files.load_json)):
+            path = epath.Path(workdir) / name
+            try:
+                read(path)
+            except FileNotFoundError:
+                continue
+            except ValueError:
+                files.set_aside(files.Damaged(path, "it cannot be read"))
+    sharding.barrier("damaged provenance set aside")
+
+
+def write_missing_provenance(workdir: str, config: ml_collections.ConfigDict) -> None:
+    """What `write_provenance` writes, if a part of it is not there."""
+    paths = (epath.Path(workdir) / name for name in ("config.json", "env.json"))
+    if not all(path.exists() for path in paths):
+        write_provenance(workdir, config)
 
 
 def check_resume(workdir: str, config: ml_collections.ConfigDict) -> None:

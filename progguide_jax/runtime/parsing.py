@@ -20,18 +20,23 @@ _USAGE = """usage: {program} --config=FILE.py[:VARIANT] --workdir=DIR [--config.
   --print_config    print every key, its value and whether it was typed, and exit"""
 
 
-def parse(argv: list[str]) -> tuple[Any, str, list[str]]:
-    """(config, workdir, the keys of the overrides). Ends the process at --help and
-    --print_config; raises what a config file raises, and ValueError or flags.Error."""
+def recipe(argv: list[str]) -> Any:
+    """The config that a command line begins with: that of --config, or of the workdir.
+    Ends the process at --help; raises what a config file raises, and ValueError."""
     if {"--help", "-h", "-help"} & set(argv):
         print(_USAGE.format(program=argv[0]))
         sys.exit(0)
     _check_flags(argv)
-    recipe, argv = _taken(argv, "config")
+    return _config(_taken(argv, "config")[0], _taken(argv, "workdir")[0])
+
+
+def parse(argv: list[str], config: Any) -> tuple[Any, str, list[str]]:
+    """(config with the overrides, workdir, their keys). Ends the process at
+    --print_config; raises ValueError or flags.Error."""
+    argv = _taken(argv, "config")[1]
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_bool("print_config", False, "print every key", flag_values=values)
-    config = _config(recipe, _taken(argv, "workdir")[0])
     known = config_lib.flat(config.to_dict())
     given = [key for key in map(_key, argv) if key]
     _check_keys(given, known)

@@ -4,6 +4,7 @@ TensorBoard files are written by clu where tensorflow can be imported, otherwise
 tensorboard's own writer, otherwise not at all. metrics.jsonl is always complete.
 """
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -62,10 +63,10 @@ class MetricWriter:
         if not self._enabled:
             return
         self._file.close()
-        lines = self.path.read_text().splitlines(keepends=True)
+        lines = self.path.read_bytes().splitlines(keepends=True)
         kept = [line for line in lines if _step_of(line) <= step]
         if kept != lines:
-            files.write(self.path, "".join(kept).encode())
+            files.write(self.path, b"".join(kept))
         self._file = self.path.open("a")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -75,8 +76,9 @@ class MetricWriter:
         values = {name: float(value) for name, value in values.items()}
         finite = {n: v if math.isfinite(v) else None for n, v in values.items()}
         line = {"step": int(step), "time": round(time.time(), 3), **finite}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with files.one_line_if_full(self.path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
         if self._events:
             self._events.scalars(step, values)
 
@@ -94,7 +96,8 @@ class MetricWriter:
         """Flush and close the files; a second call does nothing."""
         if self._enabled:
             self._enabled = False
-            self._file.close()
+            with contextlib.suppress(OSError):  # half a line: the disk was full
+                self._file.close()
             if self._events:
                 self._events.close()
 
@@ -261,7 +264,7 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     """The step of a line; infinity for half a line, left by a killed process."""
     try:
         return json.loads(line)["step"]

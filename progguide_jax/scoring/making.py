@@ -115,8 +115,8 @@ def _fill(values: np.ndarray, folder: epath.Path, made_by: str) -> int:
     for path in sorted(folder.glob("*.npz")):
         try:
             part = files.load_npz(path)
-        except (OSError, ValueError) as error:
-            logging.warning("%s: its features are made again", error)
+        except files.Damaged as error:
+            files.set_aside(error)
             continue
         if int(path.stem) == end and str(part["made_by"]) == made_by:
             rows = part["features"]

@@ -14,7 +14,7 @@ from progguide_jax.engine import results
 from progguide_jax.formats import npz, regular
 from progguide_jax.metrics import frechet, suite
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import digests, files, sharding, upgrades
+from progguide_jax.runtime import digests, files, locking, sharding, upgrades
 from progguide_jax.scoring import eval_checks, extraction, making
 from progguide_jax.systems import build, validation
 
@@ -93,10 +93,9 @@ def _load(path: str) -> dict[str, np.ndarray]:
         )
     try:
         return files.load_npz(path)
-    except ValueError as error:  # which says: remove it; it may be another's
+    except files.Damaged as error:  # it may be another's
         raise ValueError(
-            f"{path} holds no reference statistics: "
-            f"{str(error).removesuffix(': remove it')}"
+            f"{path} holds no reference statistics: {error.why}"
         ) from error
 
 
@@ -254,16 +253,18 @@ def _find_or_make(config, workdir: str, extractor) -> results.Result:
     path = made_path(config, workdir, extractor)
     settings = _settings(config, extractor)
     _adopt(path, settings)
-    made = []
-
-    def make():
-        made.append(path)
-        return making.make(config, extractor, settings, path)
-
-    result = results.find_or_make(path.with_suffix(".json"), settings, make)
-    making.remove_parts(path)
-    if not made:
+    record = path.with_suffix(".json")
+    result = results.find(record, settings)
+    if result is not None:
         logging.info("already there: %s", path)
+    else:
+        with locking.hold(path):
+            result = results.find_or_make(
+                record,
+                settings,
+                lambda: making.make(config, extractor, settings, path),
+            )
+            making.remove_parts(path)
     return result
 
 

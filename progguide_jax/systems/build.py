@@ -242,6 +242,25 @@ def load_ema(config, workdir: str, mesh) -> tuple[dict, dict]:
     return params, {"step": int(step), "digest": digests.digest(params)}
 
 
+def progress(config, workdir: str, step: int) -> str:
+    """ "step 4 of 6", where config leaves the choice of the checkpoint to what there is
+    and the training of workdir has not come to its end; else ""."""
+    path = epath.Path(workdir) / "config.json"
+    if config.checkpoint.step or not path.exists():
+        return ""
+    last = config_lib.load(path).train.num_steps
+    return f"step {step} of {last}" if step < last else ""
+
+
+def check_finished(config, workdir: str, step: int) -> None:
+    """ValueError if results would be those of a training that has not ended."""
+    if words := progress(config, workdir, step):
+        raise ValueError(
+            f"the training in {workdir} is at {words}: run train.py to its end, or set "
+            f"--config.checkpoint.step={step}"
+        )
+
+
 def _check_trained_with(config, workdir: str) -> None:
     """ValueError if network, noise schedule or data are not those of the training.
 

@@ -162,3 +162,65 @@ def test_rows_of_another_kind_are_refused(tmp_path, other, words):
     with pytest.raises(ValueError, match=words):
         collect(tmp_path, 40, made_by=other)
     assert len(rows(tmp_path)["number"]) == 20
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def stopped(folder, total=40):
+    """Rows 0 ... 31 as parts."""
+
+    def make(index):
+        if index[0] == 32:
+            raise Killed
+        return numbered(index)
+
+    with pytest.raises(Killed):
+        collect(folder, total, make=make)
+
+
+def firsts(folder, total=40, **kwargs):
+    """The first rows of the batches that a new run makes."""
+    calls = []
+
+    def make(index):
+        calls.append(int(index[0]))
+        return numbered(index)
+
+    collect(folder, total, make=make, **kwargs)
+    np.testing.assert_array_equal(rows(folder)["number"], np.arange(total))
+    return calls
+
+
+@pytest.mark.parametrize("damage", [cut, lambda path: path.write_bytes(b"")])
+def test_a_damaged_part_is_found_before_the_work_and_made_again(
+    tmp_path, caplog, damage
+):
+    stopped(tmp_path)
+    part = tmp_path / "part_00000016_00000032.npz"
+    damage(part)
+    assert firsts(tmp_path) == [16, 32]
+    (line,) = caplog.messages
+    assert str(part) in line and "made again" in line
+    names = [f"{part.name}.damaged", "rows.json", "rows.npz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def test_damaged_rows_are_made_again(tmp_path, caplog):
+    collect(tmp_path, 40)
+    cut(tmp_path / "rows.npz")
+    assert firsts(tmp_path) == [0, 16, 32]
+    assert len(caplog.messages) == 1
+    assert firsts(tmp_path) == []
+
+
+def test_rows_whose_record_is_damaged_may_be_anybodys(tmp_path, caplog):
+    """Unless the name of the folder says whose they are."""
+    named = tmp_path / f"static_{parts.mark(MADE_BY)}"
+    for folder, expected in ((tmp_path / "mine", [0, 16, 32]), (named, [])):
+        collect(folder, 40)
+        (folder / "rows.json").write_text("")
+        assert firsts(folder) == expected
+        assert files.load_json(folder / "rows.json") == {"who": 1, "made_by": MADE_BY}
+    assert (tmp_path / "mine" / "rows.npz.damaged").exists()

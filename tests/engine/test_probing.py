@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 
 import flax.linen as nn
@@ -413,3 +414,44 @@ def test_a_damaged_record_of_a_curve_is_one_line(tiny, tmp_path, content):
     with pytest.raises(ValueError, match="run ") as error:
         probing.load_curve(tiny, str(tmp_path / "curve.npz"), {"step": 1})
     assert "\n" not in str(error.value)
+
+
+def test_what_a_kill_after_the_curve_left_is_finished(tiny, probed, workdir_copy):
+    """Before, curve.png was never drawn and the accumulator stayed for ever."""
+    workdir = workdir_copy(probed)
+    folder = pathlib.Path(workdir) / "probe"
+    picture = folder / "curve.png"
+    expected = picture.read_bytes()
+    picture.unlink()
+    (folder / "accumulator.npz").write_bytes(b"")
+    probing.probe(tiny, workdir)
+    assert picture.read_bytes() == expected
+    names = ["curve.json", "curve.npz", "curve.png"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+
+
+@pytest.mark.parametrize("name", ["curve.npz", "curve.json", "accumulator.npz"])
+def test_what_is_damaged_is_measured_again(
+    name, tiny, probed, workdir_copy, monkeypatch, caplog
+):
+    """An empty file, as a power cut leaves it: the same command goes on by itself."""
+    workdir = workdir_copy(probed)
+    folder = pathlib.Path(workdir) / "probe"
+    if name == "accumulator.npz":
+        for path in folder.iterdir():
+            path.unlink()
+    (folder / name).write_bytes(b"")
+    acc = jax.tree.map(np.ones_like, gradnorm.empty(3, 20))
+    monkeypatch.setattr(probing, "compiled_step", lambda *_: lambda *_: acc)
+    probing.probe(tiny, workdir)
+    (line,) = [m for m in caplog.messages if name in m]
+    assert "is damaged" in line and (folder / f"{name}.damaged").exists()
+    assert files.load_json(folder / "curve.json")["made_by"]["probe"]["seed"] == 0
+
+
+def test_a_training_that_has_not_ended_is_not_probed(tiny, trained, workdir_copy):
+    workdir = pathlib.Path(workdir_copy(trained))
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    with pytest.raises(ValueError, match="is at step 4 of 6: run train.py to its end"):
+        probing.probe(tiny, str(workdir))
+    assert not (workdir / "probe").exists()

@@ -1,5 +1,7 @@
 """Results as files: found, made, never half."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -62,3 +64,22 @@ def test_killed_between_the_files_leaves_no_result(path, monkeypatch):
         made(path, MADE_BY | {"seed": 3})
     monkeypatch.setattr(files, "save_json", write)
     assert results.find(path, MADE_BY) is None
+
+
+def test_a_value_that_changed_on_the_disk_is_made_again(path, caplog):
+    """Before, it was printed as the score."""
+    made(path)
+    path.write_text(path.read_text().replace("2.5", "3.5"))
+    assert made(path).record["value"] == 2.5
+    (line,) = caplog.messages
+    assert f"{path} is damaged" in line
+    assert "3.5" in path.with_name("result.json.damaged").read_text()
+
+
+def test_what_a_killed_write_left_goes_with_the_next(path):
+    path.parent.mkdir()
+    left = files.temporary(path, 7)
+    left.write_text("")
+    os.utime(left, (1, 1))
+    made(path)
+    assert not left.exists()

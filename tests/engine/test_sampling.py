@@ -1,5 +1,6 @@
 """Samples of a workdir: what image i depends on, resuming, and bad input."""
 
+import os
 import pathlib
 import shutil
 
@@ -11,7 +12,7 @@ from configs import base
 from progguide_jax.diffusion import samplers
 from progguide_jax.engine import label_order, probing, sampling, training
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, sharding
+from progguide_jax.runtime import files, locking, sharding
 from progguide_jax.systems import build, drawing, pictures, specs
 from progguide_jax.systems import trained as trained_system
 
@@ -366,3 +367,47 @@ def test_samples_that_were_named_in_another_way_stay(tiny, sampled, workdir_copy
     folder = sampling.folder_of(tiny, workdir)
     there = folder.replace(folder.with_name(f"other_{folder.name}"))
     assert sampling.folder_of(tiny, workdir) == there
+
+
+def no_drawing(monkeypatch):
+    monkeypatch.setattr(drawing, "draw", lambda *args, **kwargs: 1 / 0)
+
+
+def test_what_a_kill_after_the_samples_prevented_is_done(
+    tiny, sampled, workdir_copy, monkeypatch
+):
+    """No grid stays missing, and no export of fewer images stays."""
+    no_drawing(monkeypatch)
+    workdir = workdir_copy(sampled)
+    folder = only_folder(workdir)
+    grid = (folder / "grid.png").read_bytes()
+    (folder / "grid.png").unlink()
+    files.save_npz(folder / "adm.npz", arr_0=np.zeros((2, 8, 8, 3), np.uint8))
+    os.utime(folder / "adm.npz", (1, 1))
+    sampling.generate(tiny, workdir)
+    assert (folder / "grid.png").read_bytes() == grid
+    assert len(files.load_npz(folder / "adm.npz")["arr_0"]) == 40
+
+
+def test_a_record_that_is_lost_is_written_again(
+    tiny, sampled, workdir_copy, monkeypatch, caplog
+):
+    """The name of the folder says what made its images: they stay."""
+    no_drawing(monkeypatch)
+    workdir = workdir_copy(sampled)
+    record = only_folder(workdir) / "samples.json"
+    before = files.load_json(record)
+    record.write_text("")
+    sampling.generate(tiny, workdir)
+    assert files.load_json(record)["made_by"] == before["made_by"]
+    assert [m for m in caplog.messages if "samples.json is damaged" in m]
+
+
+def test_two_at_once_in_one_folder_are_told(tiny, sampled, workdir_copy, monkeypatch):
+    monkeypatch.setattr(locking, "_SECONDS", 0.0)
+    workdir = workdir_copy(sampled)
+    folder = only_folder(workdir)
+    with locking.hold(folder):
+        with pytest.raises(ValueError, match=f"{folder.name} is being written by "):
+            sampling.generate(tiny, workdir)
+    sampling.generate(tiny, workdir)

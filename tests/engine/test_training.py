@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import signal
 
 import flax.linen as nn
@@ -20,7 +21,7 @@ from progguide_jax.analytic import gaussians
 from progguide_jax.data import batches
 from progguide_jax.diffusion import process
 from progguide_jax.engine import training
-from progguide_jax.runtime import checkpoints, sharding
+from progguide_jax.runtime import checkpoints, locking, sharding
 from progguide_jax.systems import build, drawing
 
 
@@ -574,6 +575,73 @@ def test_a_signal_in_the_last_grid_ends_an_experiment_too(quick, tmp_path, monke
         training.train(quick, str(tmp_path))
     assert latest_step(tmp_path) == 6
     assert (tmp_path / "grids" / "step_00000006.png").exists()
+
+
+def test_a_finished_run_whose_end_is_damaged_is_not_called_trained(
+    tiny, trained, workdir_copy, monkeypatch
+):
+    workdir, seen = workdir_copy(trained), []
+    newest = pathlib.Path(workdir) / "checkpoints" / "6"
+    shutil.rmtree(newest / "state")
+    monkeypatch.setattr(training, "_train_from", lambda *args: seen.append(args[4]))
+    training.train(tiny, workdir)
+    assert [int(train_state.step) for train_state in seen] == [4]
+    assert newest.with_name("6.damaged").is_dir() and not newest.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("item", ["state", None])
+def test_a_finished_run_whose_end_is_damaged_makes_it_again(
+    item, tiny, trained, workdir_copy, monkeypatch, caplog
+):
+    """Half of the checkpoint is gone, or it all: what is trained again is bit for bit
+    what was there. Nothing is compiled: the step is that of the run, looked up."""
+    workdir = workdir_copy(trained)
+    newest = pathlib.Path(workdir) / "checkpoints" / "6"
+    ends = {int(s.step): s for s in (saved_state(tiny, trained, n) for n in (4, 6))}
+    shutil.rmtree(newest / item if item else newest)
+    taken = []
+
+    def lookup(config, mesh):
+        def step(train_state, batch):
+            taken.append(int(train_state.step))
+            assert taken[-1] > 4 or equal(jax.device_get(train_state), ends[4])
+            result = ends[6].replace(step=train_state.step + 1)
+            return jax.device_put(result), {"loss": 1.0, "grad_norm": 1.0}
+
+        return step
+
+    monkeypatch.setattr(training, "compiled_step", lookup)
+    training.train(tiny, workdir)
+    assert taken == [4, 5]
+    if item:
+        assert "going back to step 4: step 6: " in caplog.text
+        assert newest.with_name("6.damaged").is_dir()
+    assert equal(saved_state(tiny, workdir), ends[6])
+    training.train(tiny, workdir)
+    assert taken == [4, 5]
+
+
+def test_a_config_json_that_was_cut_is_written_again(
+    tiny, trained, workdir_copy, caplog
+):
+    """By a finished run too, and only where the command line has the config."""
+    workdir = workdir_copy(trained)
+    path = pathlib.Path(workdir) / "config.json"
+    before = path.read_bytes()
+    path.write_bytes(before[:100])
+    training.train(tiny, workdir)
+    assert path.read_bytes() == before
+    assert path.with_name("config.json.damaged").read_bytes() == before[:100]
+    (line,) = [m for m in caplog.messages if "config.json is damaged" in m]
+
+
+def test_two_trainings_in_one_workdir_are_told(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(locking, "_SECONDS", 0.0)
+    folder = build.checkpoint_dir(str(tmp_path))
+    with locking.hold(folder):
+        with pytest.raises(ValueError, match="checkpoints is being written by"):
+            training.train(quick, str(tmp_path))
 
 
 def test_the_workdir_says_what_was_run(tiny, trained):

@@ -1,5 +1,8 @@
 """Cells of an experiment: what each sets, what it is called, what is refused."""
 
+import pathlib
+import shutil
+
 import pytest
 
 from configs import base
@@ -186,3 +189,14 @@ def test_a_rule_of_other_scales_is_swept_by_itself(by):
         reproduce.check(config)
     config.guidance.rule, config.experiment.scales = "cfg", (0.5,)
     assert settings.shared(config, every) is config
+
+
+def test_a_table_is_of_the_last_checkpoint(tiny, trained, workdir_copy):
+    """Or of the one that is named, not of an older one that happens to be there."""
+    workdir = pathlib.Path(workdir_copy(trained))
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    with pytest.raises(ValueError, match="is at step 4 of 6: run train.py"):
+        cells.models([cells.Cell("a", tiny)], str(workdir))
+    tiny.checkpoint.step = 4
+    (run,) = cells.models([cells.Cell("a", tiny)], str(workdir))
+    assert run.system.origin["checkpoint"]["step"] == 4

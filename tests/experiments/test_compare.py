@@ -1,7 +1,6 @@
 """Cells side by side: what is compared, how far apart it is, and its page."""
 
 import csv
-import json
 import pathlib
 
 import numpy as np
@@ -52,7 +51,7 @@ def test_rows_are_the_images_and_scores_of_the_cells(config, sampled, workdir_co
     assert rows[0]["moved"] == 0 and rows[0]["differences"] == {}
     moved = np.abs(images[1] - images[0]).mean()
     assert rows[1]["moved"] == pytest.approx(moved) and moved > 0
-    scored = [json.loads(p.read_text()) for p in pathlib.Path(workdir).glob("scores/*")
+    scored = [files.load_json(p) for p in pathlib.Path(workdir).glob("scores/*")
               if p.suffix == ".json"]  # fmt: skip
     values = {s["samples"]: s["scores"]["fd_pixels"]["value"] for s in scored}
     first, second = (values[row["folder"].name] for row in rows)

@@ -1,6 +1,5 @@
 """Cells of an experiment: found again, remade when asked for, exact in the oracle."""
 
-import json
 import pathlib
 import shutil
 
@@ -62,7 +61,7 @@ def results(workdir):
 def cell(workdir, name):
     """(row, arrays)."""
     path = pathlib.Path(workdir) / "experiment" / "cells" / f"{name}.json"
-    return json.loads(path.read_text()), files.load_npz(path.with_suffix(".npz"))
+    return files.load_json(path), files.load_npz(path.with_suffix(".npz"))
 
 
 def exact_paths(config, omega, count):

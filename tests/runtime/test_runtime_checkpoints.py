@@ -196,11 +196,17 @@ def test_a_damaged_newest_checkpoint_falls_back(copy, damage, caplog):
     assert (copy / "30.damaged").is_dir()
 
 
-def test_reading_the_ema_falls_back_and_changes_nothing(copy, caplog):
+def test_the_ema_of_another_step_is_never_read(copy):
+    """Images would come from an older network than the one that was trained."""
     flip_a_byte(copy / "30" / "ema")
+    target = abstract(make_state(0)).ema_params
+    words = r"damaged checkpoint in .*step 30: the checksum of .*\[30, 20, 10\]"
     with checkpoints.Checkpoints(str(copy)) as run:
-        ema, step, _ = run.restore_ema(abstract(make_state(0)).ema_params)
-    assert step == 20 and "going back to step 20" in caplog.text
+        with pytest.raises(ValueError, match=words) as error:
+            run.restore_ema(target)
+        ema, step, _ = run.restore_ema(target, step=20)
+    assert step == 20 and "run train.py" in str(error.value)
+    assert "\n" not in str(error.value)
     assert_same(ema, make_state(20).ema_params)
     assert sorted(p.name for p in copy.iterdir()) == ["10", "20", "30"]
 
@@ -211,7 +217,7 @@ def test_when_all_are_damaged_nothing_is_returned_or_moved(copy):
     with checkpoints.Checkpoints(str(copy)) as run:
         with pytest.raises(ValueError, match="^no undamaged checkpoint in ") as error:
             run.restore(abstract(make_state(0)))
-        with pytest.raises(ValueError, match="try another step"):
+        with pytest.raises(ValueError, match="set --config.checkpoint.step to another"):
             run.restore(abstract(make_state(0)), step=20)
     assert len(str(error.value).splitlines()) == 1
     assert sorted(p.name for p in copy.iterdir()) == ["10", "20", "30"]
@@ -261,8 +267,14 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_there(tmp_path, monkeypatch):
             run.save(2, make_state(2), {})
     assert error.value.errno == errno.ENOSPC
     assert str(directory) in str(error.value) and "\n" not in str(error.value)
+    monkeypatch.undo()  # space is made
     with checkpoints.Checkpoints(str(directory)) as run:
-        assert run.restore(abstract(make_state(0)))[1] == {"good": True}
+        state, metadata = run.restore(abstract(make_state(0)))
+        assert metadata == {"good": True}
+        assert_same(state, make_state(1))
+        assert run.save(2, make_state(2), {})
+    with checkpoints.Checkpoints(str(directory)) as run:
+        assert_same(run.restore(abstract(make_state(0)))[0], make_state(2))
 
 
 def test_a_disk_that_fills_up_while_writing_is_the_same_error(tmp_path, monkeypatch):
@@ -313,3 +325,14 @@ def test_a_signal_asks_to_stop_once_and_is_given_back(tmp_path, number):
 def test_one_host_shares_its_directory_with_itself(tmp_path):
     checkpoints.check_shared(str(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_saves_that_were_killed_are_cleared_by_the_one_who_trains(copy):
+    left = copy / "35.orbax-checkpoint-tmp"  # a step that is never saved again
+    shutil.copytree(copy / "30" / "state", left / "state")
+    with checkpoints.Checkpoints(str(copy)):
+        pass
+    assert left.exists()  # it may be a save of now
+    with checkpoints.Checkpoints(str(copy), clear=True) as run:
+        assert run.save(40, make_state(40), {})
+    assert sorted(p.name for p in copy.iterdir()) == ["20", "30", "40"]

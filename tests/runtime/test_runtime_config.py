@@ -125,6 +125,8 @@ def test_the_readmes_small_model_goes_on_in_the_papers_table(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_damaged_config_json_is_one_line(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match="config.json is damaged: delete it") as error:
+    with pytest.raises(
+        ValueError, match="config.json is damaged: run train.py"
+    ) as error:
         config_lib.check_resume(str(tmp_path), base.get_config())
     assert "\n" not in str(error.value)

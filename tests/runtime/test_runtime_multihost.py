@@ -65,8 +65,11 @@ if index == 0:
 from jax.experimental import multihost_utils
 multihost_utils.sync_global_devices("damaged")
 with checkpoints.Checkpoints(ck, keep=2) as run:
-    ema, step, _ = run.restore_ema(target.ema_params)
-    assert step == 2
+    assert not run.is_whole(3, target) and run.is_whole(2, target)
+    try:
+        run.restore_ema(target.ema_params)
+    except ValueError as error:
+        assert "damaged checkpoint" in str(error), error
     state, metadata = run.restore(target)
     assert metadata == {"step": 2}
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(make(2)), strict=True):

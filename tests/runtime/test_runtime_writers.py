@@ -1,5 +1,6 @@
 """Files are read back with json, Pillow and tensorboard's own reader."""
 
+import errno
 import importlib.util
 import io
 import json
@@ -56,6 +57,29 @@ def test_a_resumed_run_holds_each_step_once(tmp_path, without_tensorboard):
     rows = [(line["step"], line["loss"]) for line in lines(tmp_path)]
     assert rows == [(10, 10), (20, 20), (30, -1)]
     assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
+
+
+def test_garbage_at_the_end_is_dropped_too(tmp_path):
+    """What a power cut may leave is not even text."""
+    with writers.MetricWriter(str(tmp_path)) as writer:
+        writer.scalars(10, {"loss": 1})
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff\xfe\x00\x00")
+    with writers.MetricWriter(str(tmp_path)) as writer:
+        writer.truncate_after(20)
+    assert [line["step"] for line in lines(tmp_path)] == [10]
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, monkeypatch):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="no space left to write .*metrics.jsonl: free"):
+        with writers.MetricWriter(str(tmp_path)) as writer:
+            writer._file.close()
+            writer._file = Full()
+            writer.scalars(10, {"loss": 1})
 
 
 def test_a_disabled_writer_writes_nothing(tmp_path):

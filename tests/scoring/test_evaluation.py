@@ -8,7 +8,7 @@ import pytest
 import scipy.linalg
 from PIL import Image
 
-from progguide_jax.runtime import writers
+from progguide_jax.runtime import files, writers
 from progguide_jax.scoring import evaluation, sample_sets
 from progguide_jax.systems import build
 
@@ -30,7 +30,7 @@ def config(tiny):
 
 def rows(workdir):
     paths = sorted(pathlib.Path(workdir, "scores").glob("*.json"))
-    return [json.loads(path.read_text()) for path in paths]
+    return [files.load_json(path) for path in paths]
 
 
 def samples(workdir):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from progguide_jax.runtime import files
 from progguide_jax.scoring import evaluation, sample_sets
 
 
@@ -87,7 +88,7 @@ def test_the_data_of_others_are_those_of_the_config(config, workdir, name, tmp_p
     found = sample_sets.with_data_of(config, str(tmp_path / "other.npz"))
     assert found.data == config.data
     record = workdir / "samples" / name / "samples.json"
-    text = json.loads(record.read_text())
+    text = files.load_json(record)
     data = text["made_by"]["system"]["data"]
     data |= {"num_classes": 5, "of_another_version": 1}
     record.write_text(json.dumps(text))

@@ -95,7 +95,7 @@ def to(name, change):
         (to("mu", lambda x: x.astype(str)), "mu is [12] of <U"),
         (to("mu", lambda x: x[0]), "mu has 1 dimensions"),
         (to("sigma", np.negative), "sigma has negative eigenvalues"),
-        (to("sigma", lambda x: x - 0.5 * np.eye(12)), "negative eigenvalues"),
+        (to("sigma", lambda x: x - 2 * np.diag(np.eye(12)[0])), "negative eigenvalues"),
         (to("sigma", lambda x: x[0]), "sigma is (12,)"),
         (to("sigma", lambda x: x * np.inf), "not finite"),
         (to("sigma", np.triu), "not symmetric"),

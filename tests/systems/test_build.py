@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -229,3 +230,18 @@ def test_a_checkpoint_of_another_function_is_refused(trained, tiny, key, value, 
     else:
         with pytest.raises(ValueError, match=f"does not fit.*{key}: .* -> {value}"):
             build.load_ema(tiny, trained, sharding.mesh())
+
+
+def test_a_training_that_has_not_ended_is_told(trained, tiny, workdir_copy):
+    """By what its config.json asks for, whatever the config at hand says."""
+    workdir = workdir_copy(trained)
+    shutil.rmtree(pathlib.Path(workdir) / "checkpoints" / "6")
+    tiny.train.num_steps = 4
+    step = build.load_ema(tiny, workdir, sharding.mesh())[1]["step"]
+    assert build.progress(tiny, workdir, step) == "step 4 of 6"
+    with pytest.raises(ValueError, match="is at step 4 of 6: run train.py") as error:
+        build.check_finished(tiny, workdir, step)
+    assert "--config.checkpoint.step=4" in str(error.value)
+    assert build.progress(tiny, workdir, 6) == build.progress(tiny, workdir, 8) == ""
+    tiny.checkpoint.step = 4
+    build.check_finished(tiny, workdir, step)

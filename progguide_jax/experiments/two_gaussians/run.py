@@ -96,6 +96,7 @@ def run(config, workdir: str, prepared: None = None) -> None:
         "oracle": model.system(build.noise_schedule(config), config.train.predicts),
     }
     origin = systems["network"].origin
+    build.check_finished(config, workdir, origin["checkpoint"]["step"])
     folder = epath.Path(workdir) / config.experiment.folder
     data = _data(folder, config).arrays
     plane = pca.Plane(data["mean"], data["directions"], data["variances"])
