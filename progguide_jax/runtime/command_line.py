@@ -180,7 +180,8 @@ def _shortened(line: str, length: int) -> str:
 
 
 def _as_typed(message: str, config: Any) -> str:
-    """The message with every key in it as it is typed: --config.KEY."""
+    """The message with every key in it as it is typed, --config.KEY, but for what it
+    quotes."""
     if config is None:
         return message
     keys = list(config_lib.flat(config.to_dict()))
@@ -189,7 +190,12 @@ def _as_typed(message: str, config: Any) -> str:
         [k for k in keys if "." in k], [k for k in keys if k and "." not in k],
     ))  # fmt: skip
     named = rf"(?<![\w./-])((?:config\.)?({long})|config\.({short}))(?![\w/]|\.\w)"
-    return re.sub(named, lambda m: f"--config.{m[2] or m[3]}", message)
+    quoted = r"|(?<!\w)'[^']*'"
+    return re.sub(
+        named + quoted,
+        lambda m: f"--config.{m[2] or m[3]}" if m[1] else m[0],
+        message,
+    )
 
 
 def _first_line(error: Exception | str) -> str:

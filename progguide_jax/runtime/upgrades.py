@@ -91,6 +91,8 @@ _ADDED: dict[str, Any] = {
     "experiment.gallery.num_paths": 10,
     "experiment.gallery.settings": [],
 }
+# What they said of entries that they did not choose were defaults; these were others.
+_DEFAULTS_THEN = {"guidance.feedback.tau": 0.0035, "guidance.feedback.delta": -0.081}
 
 
 def _of_entries() -> dict[str, Any]:
@@ -142,7 +144,13 @@ def upgrade(tree: dict[str, Any]) -> dict[str, Any]:
             _put(result, f"guidance.{window}.{end}", value)
     if "train" in result:  # a whole config
         result.setdefault("checkpoint", {})
-    for key, value in (_of_entries() | _ADDED).items():
+    today = _of_entries() | _ADDED
+    for key, then in _DEFAULTS_THEN.items():
+        section, entry, name = key.split(".")
+        held = result.get(section, {})
+        if held.get(entry, {}).get(name) == then and held.get("rule") != entry:
+            _put(result, key, today[key])
+    for key, value in today.items():
         if key.split(".")[0] in result:
             _put(result, key, value, replace=False)
     return result

@@ -256,6 +256,7 @@ def test_a_damaged_config_of_a_workdir_is_one_line(capsys, workdir):
         ("config.data: no; see config.json, runs/data.flip", None),
         ("seed 0, config.seed 1 and train.batch_sizes", None),
         ("model.unet.channel_mult", "--config.model.unet.channel_mult"),
+        ("it's 'train.log_every=1'", "it's 'train.log_every=1'"),
     ],
 )
 def test_a_key_in_a_message_is_as_it_is_typed(capsys, recipe, tmp_path, said, shown):

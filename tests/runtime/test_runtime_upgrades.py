@@ -105,3 +105,12 @@ def test_a_run_goes_on_and_a_change_is_named_by_its_new_key(tmp_path):
         config_lib.check_resume(str(tmp_path), config)
     assert r"model.unet.channel_mult: [1, 2] -> [1, 2, 2]" in str(error.value)
     assert "train.predicts: eps -> v" in str(error.value)
+
+
+def test_a_default_of_then_is_that_of_today_where_nobody_chose_the_entry():
+    then = {"tau": 0.0035, "delta": -0.081}
+    plain = upgrades.upgrade({"guidance": {"rule": "cfg", "feedback": dict(then)}})
+    held = plain["guidance"]["feedback"]
+    assert held["tau"] is None and held["delta"] is None
+    meant = upgrades.upgrade({"guidance": {"rule": "feedback", "feedback": dict(then)}})
+    assert then.items() <= meant["guidance"]["feedback"].items()
