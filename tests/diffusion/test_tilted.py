@@ -206,6 +206,7 @@ def test_pcg_is_the_sde_of_cfg_at_half_its_tilt():
     check_variance(x, SDE, np.mean(x), 100)
 
 
+@pytest.mark.slow
 def test_pcg_with_many_corrections_is_near_its_tilt():
     x = tilted.pcg(
         pair(10_000), start(10_000), grid(80), omega=OMEGA, key=KEY, corrections=12

@@ -527,22 +527,21 @@ def fail_drawing(patch):
 
 
 def test_a_kill_while_the_last_grid_is_drawn_loses_no_step(
-    tiny, trained, tmp_path, monkeypatch
+    quick, tmp_path, monkeypatch
 ):
     """The step is saved by then; the same command draws the grid, and only that."""
-    tiny.train.sample_every, tiny.train.checkpoint_every = 50, 50
+    quick.train.sample_every, quick.train.checkpoint_every = 50, 50
     with monkeypatch.context() as patch:
         fail_drawing(patch)
         with pytest.raises(Killed):
-            training.train(tiny, str(tmp_path))
-    assert latest_step(tmp_path) == 6
-    assert equal(saved_state(tiny, tmp_path), saved_state(tiny, trained))
+            training.train(quick, str(tmp_path))
+    assert latest_step(tmp_path) == 6 == int(saved_state(quick, tmp_path).step)
     before = (tmp_path / "metrics.jsonl").read_text()
-    training.train(tiny, str(tmp_path))
+    training.train(quick, str(tmp_path))
     assert (tmp_path / "grids" / "step_00000006.png").exists()
     assert (tmp_path / "metrics.jsonl").read_text() == before
     fail_drawing(monkeypatch)
-    training.train(tiny, str(tmp_path))  # all is there
+    training.train(quick, str(tmp_path))  # all is there
 
 
 def test_a_grid_that_a_kill_prevented_is_drawn_on_the_way(quick, tmp_path, monkeypatch):
