@@ -13,6 +13,7 @@ from progguide_jax.diffusion import (
     arguments,
     asking,
     closures,
+    faults,
     loop,
     noise,
     plans,
@@ -155,7 +156,7 @@ def solve(
 
     Returns x_0 [B,...] in the dtype of x_T; with trajectory also x at every grid level
     [S+1,B,...] from x_T to x_0; with trace also a `tracing.Trace`. Logs a warning where
-    x_0 is not finite.
+    x_0 is not finite, with the evaluation and the branch that began it.
     """
     x_T = arguments.start(x_T)
     arguments.check_plan(plan)
@@ -170,24 +171,23 @@ def solve(
         raise ValueError(
             f"the branch {drawing[0]!r} draws noise: pass key=jax.random.key(seed)"
         )
-    result, finite = _jitted(
-        asking.share(branches),
-        x_T,
+    rows, keys = (
         loop.rows(plan, branches, omega, rule, x_T),
         arguments.keys(key, len(x_T)),
-        rule,
-        projections.of(projection),
-        view=jnp.asarray if trajectory else None,
-        trace=trace,
-        double_batch=double_batch,
     )
+    projection = projections.of(projection)
+    result, finite = _jitted(
+        asking.share(branches), x_T, rows, keys, rule, projection,
+        view=jnp.asarray if trajectory else None, trace=trace,
+        double_batch=double_batch,
+    )  # fmt: skip
     if not isinstance(finite, jax.core.Tracer) and not np.all(finite):
+        lost = np.flatnonzero(~np.asarray(finite))
+        why = faults.of_image(branches, x_T, rows, keys, rule, projection, i=lost[0])
         _log.warning(
-            "x_0 is not finite in %d of %d images: trajectory=True returns x at every "
-            "level, which says from where on",
-            len(x_T) - np.sum(finite),
-            len(x_T),
-        )
+            "x_0 is not finite in %d of %d images, the first one %s",
+            len(lost), len(x_T), why,
+        )  # fmt: skip
     if not (trajectory or trace):
         return result[0]
     x_0, *rest = result

@@ -75,6 +75,11 @@ def _gibbs(levels, solver, repeats, again) -> plans.Plan:
 
 def _below(levels: Levels, sigma: float) -> Levels:
     """The levels from the first one at most `sigma` noisy."""
+    if not sigma <= levels.r[0]:
+        raise ValueError(
+            f"gibbs: sigma is {sigma}: use at most {levels.r[0]:.4g}, where the grid "
+            "begins"
+        )
     below = np.flatnonzero((levels.r <= sigma) & (levels.sigma > 0))
     if not len(below):
         raise ValueError(

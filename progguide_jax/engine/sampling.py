@@ -92,6 +92,8 @@ def guide_of(config, run: Run, name: str) -> specs.Guide:
             "weaker network of the same classes"
         )
     system = trained.load(guide, workdir, run.mesh)
+    data = {"data": system.origin["data"]}
+    trained.check_same(name, workdir, data, run.system.origin)
     if system.origin["checkpoint"] == run.system.origin["checkpoint"]:
         raise ValueError(
             f"{name}: the guide is the network itself, so nothing would be "

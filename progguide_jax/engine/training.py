@@ -69,7 +69,7 @@ def _is_finished(config, workdir: str, mesh) -> bool:
             return False
         if not saved.is_whole(latest, _abstract_state(config, mesh)):
             return False
-    logging.info("already trained to step %d", latest)
+    logging.info("already trained to step %d, train.num_steps is %d", latest, last)
     return True
 
 

@@ -76,7 +76,8 @@ def chapters() -> list[Chapter]:
             "Schedules: when",
             "ω(t) is the guidance scale times g(τ), τ = t / T, 1 at noise. A schedule "
             "is scaled so that its mean over the sampling steps is ω, or taken as it "
-            "is; `guidance.normalize` changes that.",
+            "is; `guidance.normalize` changes that. None costs an evaluation and all "
+            "act in any space; at scale 0 each is the conditional model.",
             {name: entry.curve for name, entry in schedules.SCHEDULES.items()},
             ("Formula",),
             ("mean", means),
@@ -86,7 +87,7 @@ def chapters() -> list[Chapter]:
             "Guidance moves the prediction away from p_ref; several may be used at "
             "once, each with a scale of its own (`guidance.NAME.scale`).",
             {name: entry.make for name, entry in references.REFERENCES.items()},
-            ("Formula", "Cost", "Neutral"),
+            ("Formula", "Space", "Cost", "Neutral"),
         ),
         Chapter(
             "Rules: how",

@@ -106,7 +106,9 @@ def _config(recipe: str | None, workdir: str | None) -> Any:
         return parser.parse(recipe)
     if workdir and (epath.Path(workdir) / "config.json").exists():
         return config_lib.load(epath.Path(workdir) / "config.json")
-    without = f", and {workdir} has no config.json" if workdir else ""
+    there = workdir and epath.Path(workdir).exists()
+    lacks = "has no config.json" if there else "does not exist"
+    without = f", and {workdir} {lacks}" if workdir else ""
     raise ValueError(f"--config=FILE.py is missing{without}: see configs/")
 
 

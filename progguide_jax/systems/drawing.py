@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from progguide_jax.diffusion import asking, loop, noise, particles, tracing
+from progguide_jax.diffusion import asking, faults, loop, noise, particles, tracing
 from progguide_jax.diffusion.system import System
 from progguide_jax.guidance import references
 from progguide_jax.runtime import sharding
@@ -46,24 +46,11 @@ def _first_fault(system, spec, index, labels, mesh, finite) -> str:
     index, labels = (np.full(mesh.size, a[bad]) for a in (index, labels))
     every = tuple(range(len(spec.plan.t)))
     states = _run(system, spec, index, labels, mesh, view=_whole, rows_seen=every)[1]
-    states = sharding.to_host(states)
-    lost = ~np.isfinite(states).all(axis=tuple(range(1, states.ndim)))
-    where = f"image {index[0]} is not finite"
-    if not lost.any():
-        return f"{where} after decoding, and x_0 is"
-    row = int(np.flatnonzero(lost)[0]) - 1
-    where += f" after evaluation {row + 1} of {len(every)} (t = {spec.plan.t[row]:g})"
     branches, rows = _prepared(system, spec, labels, system.condition(labels))
-    row_of = jax.tree.map(lambda values: values[row], rows)
-    keys = noise.image_keys(jax.random.key(spec.seed), index)
-    keys = noise.fold_in(noise.fold_in(keys, 1), row)
-    x = jnp.asarray(states[row])
-    _, evaluate = loop.at_row(asking.share(branches), x, row_of, keys)
-    for name in branches:
-        (found,) = evaluate(name)
-        if not np.isfinite(np.asarray(found.x0)).all():
-            return f"{where}: the prediction of the branch {name!r} is not finite there"
-    return f"{where}: all predictions are finite, the rule or the step is too large"
+    keys = noise.fold_in(noise.image_keys(jax.random.key(spec.seed), index), 1)
+    found = faults.first(asking.share(branches), sharding.to_host(states), rows, keys)
+    where = f"image {index[0]} is not finite"
+    return f"{where} {found}" if found else f"{where} after decoding, and x_0 is"
 
 
 def _whole(x):

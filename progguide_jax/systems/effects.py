@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from progguide_jax import data
-from progguide_jax.guidance import references
+from progguide_jax.guidance import references, rules
 from progguide_jax.systems import entries, key_checks, specs
 
 
@@ -54,6 +56,11 @@ def idle(config) -> list[str]:
             unread.append("sample.heun.stage_omega")
         why = "the static schedule is constant"
         lines += [f"{key} does nothing: {why}" for key in unread]
+    if _is_cfg(config):
+        lines.append(
+            f"guidance.rule is {guidance.rule!r} and its settings are those at which "
+            "it is cfg"
+        )
     if config.data.dir and config.data.name not in data.FILES:
         lines.append(f"data.dir is not read: {config.data.name} is generated")
     if config.noise.zero_terminal_snr and specs.grid(config).alpha[0] > 0:
@@ -67,3 +74,18 @@ def idle(config) -> list[str]:
             "noise.zero_terminal_snr begins: that step is not learnt; use uniform"
         )
     return lines
+
+
+def _is_cfg(config) -> bool:
+    """Whether the rule is another one, at the settings at which it is CFG."""
+    entry = rules.RULES[config.guidance.rule]
+    if entry.as_cfg is None:
+        return False
+    grid = specs.grid(config)
+    omega = np.ones(len(grid.t) - 1)
+    neutral, same = entry.as_cfg(grid, omega)
+    chosen = entries.settings(config, "guidance.rule")
+    held = [
+        key in chosen and np.array_equal(chosen[key], neutral[key]) for key in neutral
+    ]
+    return bool(held) and all(held) and np.array_equal(same, omega)

@@ -56,6 +56,17 @@ def chosen(config: ml_collections.ConfigDict, key: str) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
+def check_names(config: ml_collections.ConfigDict) -> None:
+    """ValueError at a name that its table does not hold, with the nearest that it does,
+    or with the table that holds it."""
+    for key, table in TABLES.items():
+        for name in chosen(config, key):
+            home = [k for k, names in TABLES.items() if name in names and name != NONE]
+            if name not in table and home:
+                raise ValueError(f"{key} is {name!r}: set {home[0]} to that instead")
+            registry.check(key, name, table)
+
+
 def settings(
     config: ml_collections.ConfigDict, key: str, name: str = ""
 ) -> dict[str, Any]:

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from progguide_jax.diffusion.system import System
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests
-from progguide_jax.systems import build, specs
-
-KEY = "guidance.classifier.workdir"
+from progguide_jax.systems import build, specs, trained
 
 
 def load(config, workdir: str, mesh, model: System) -> specs.Guide:
@@ -30,7 +28,7 @@ def load(config, workdir: str, mesh, model: System) -> specs.Guide:
             "data": build.data_about(config),
         }
     )
-    _check_same(workdir, origin, model.origin)
+    trained.check_same("classifier", workdir, origin, model.origin)
     params, checkpoint = build.load_ema(config, workdir, mesh)
     network = build.network_settings(config)
     del network["dropout"]
@@ -50,15 +48,3 @@ def log_prob(module: nn.Module):
         return jnp.take_along_axis(nn.log_softmax(logits), label[:, None], 1)[:, 0]
 
     return of_label
-
-
-def _check_same(workdir: str, theirs: dict, ours: dict) -> None:
-    """The images may be more or fewer, and lie elsewhere."""
-    flat = [config_lib.flat({k: made[k] for k in theirs}) for made in (ours, theirs)]
-    for key in sorted(flat[0] | flat[1]):
-        here, there = (made.get(key, "absent") for made in flat)
-        if here != there and key != "data.num_examples":
-            raise ValueError(
-                f"classifier: the one in {workdir} has {key} {there} and the network "
-                f"{here}: set --config.{KEY} to one of the same data and noise schedule"
-            )

@@ -54,3 +54,18 @@ def of(config, params: dict, checkpoint: dict) -> System:
         embed=jax.tree_util.Partial(build.embeddings(module), params),
         branch_of_embedding=lambda emb: prediction.Branch(of_embedding, emb, kind),
     )
+
+
+def check_same(reference: str, workdir: str, theirs: dict, ours: dict) -> None:
+    """ValueError unless the origin of what a reference has from workdir says in all its
+    sections what that of the model says. The images may be more or fewer, and lie
+    elsewhere."""
+    flat = [config_lib.flat({k: made[k] for k in theirs}) for made in (ours, theirs)]
+    for key in sorted(flat[0] | flat[1]):
+        here, there = (made.get(key, "absent") for made in flat)
+        if here != there and key != "data.num_examples":
+            raise ValueError(
+                f"{reference}: the network in {workdir} has {key} {there} and the one "
+                f"that it guides {here}: set --config.guidance.{reference}.workdir to "
+                "another, trained on the same"
+            )

@@ -110,9 +110,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     of guidance and sampling by `check_unused`, which sees all cells of an experiment.
     """
     try:
-        for key, table in entries.TABLES.items():
-            for name in entries.chosen(config, key):
-                registry.check(key, name, table)
+        entries.check_names(config)
         for key, choices in _CHOICES.items():
             registry.check(key, key_checks.get(config, key), choices)
         key_checks.check_sizes(config)

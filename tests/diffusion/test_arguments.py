@@ -280,6 +280,28 @@ def test_what_a_reference_is_told(name, given, message):
         references.branches({"w": 1.0}, LABELS, {name: given})
 
 
+@pytest.mark.parametrize("name", ("cond", "null"))
+def test_nan_of_a_network_is_named_by_step_and_branch(name, caplog):
+    def fn(x, level, cond):
+        lost = (level.t[0] < 500) & (cond == 2)
+        return x + jnp.where(lost, jnp.nan, 0.0)[:, None]
+
+    conds = {"cond": np.zeros(3), "null": np.zeros(3)}
+    conds[name] = np.array([0, 2, 0])
+    branches = {
+        k: prediction.Branch(jax.tree_util.Partial(fn), c, "eps")
+        for k, c in conds.items()
+    }
+    plan = samplers.ddim()(levels.make("leading", NS, 6))
+    samplers.solve(branches, jnp.ones((3, 2)), plan, omega=np.ones(len(plan.t)))
+    k = int(np.flatnonzero(plan.t < 500)[0])
+    assert (
+        "x_0 is not finite in 1 of 3 images, the first one after evaluation "
+        f"{k + 1} of {len(plan.t)} (t = {plan.t[k]:g}): the prediction of the branch "
+        f"{name!r} is not finite there"
+    ) in caplog.text
+
+
 def test_images_that_are_not_finite_are_counted(caplog):
     sample()
     jax.jit(lambda x_T: sample(x_T=x_T))(X_T * jnp.nan)
@@ -287,4 +309,4 @@ def test_images_that_are_not_finite_are_counted(caplog):
     x_T = X_T.at[np.array([1, 5]), 0].set(jnp.nan)
     found = np.isfinite(sample(x_T=x_T)).all((1, 2, 3))
     np.testing.assert_array_equal(np.flatnonzero(~found), [1, 5])
-    assert "x_0 is not finite in 2 of 8 images: trajectory=True" in caplog.text
+    assert "x_0 is not finite in 2 of 8 images, the first one in x_T" in caplog.text

@@ -246,6 +246,7 @@ def test_every_card(name):
         ("fkc", {"particles": 2, "threshold": 2.0}, r"threshold must lie in \[0, 1\]"),
         ("gibbs", {"repeats": -1}, "repeats must not be negative"),
         ("gibbs", {"sigma": 1e-3}, "no level is at most sigma = 0.001 noisy"),
+        ("gibbs", {"sigma": 1e6}, "where the grid begins"),
         ("gibbs", {"omega": np.ones(3)}, "pass a number, or one for each"),
         ("pcg", {"size": 0.0}, r"size lie in \(0, 4\]"),
         ("pcg", {"omega": np.ones(3)}, r"omega has shape \(3,\)"),

@@ -348,7 +348,7 @@ def test_a_wrong_argument_is_one_line_and_code_2(
     [
         (["--config=missing.py"], "no file 'missing.py'"),
         (["--config"], "no file ''"),
-        ([], "--config=FILE.py is missing, and {tmp}/w has no config.json"),
+        ([], "--config=FILE.py is missing, and {tmp}/w does not exist"),
         ([], "--config=FILE.py is missing: see configs/"),
         (["--config={recipe}:smok"], "unknown variant 'smok': use smoke"),
         (["--config={broken}"], "SyntaxError"),

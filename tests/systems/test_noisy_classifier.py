@@ -108,10 +108,19 @@ def origin_of(config):
 @pytest.mark.parametrize(
     "values, words",
     [
-        ({"noise.name": "cosine"}, "has noise cosine and the network ddpm_linear"),
+        (
+            {"noise.name": "cosine"},
+            "has noise cosine and the one that it guides ddpm_linear",
+        ),
         ({"noise.num_timesteps": 40}, "has noise_digest"),
-        ({"data.num_classes": 2}, "has data.num_classes 2 and the network 3"),
-        ({"data.image_size": 16}, "has data.image_size 16 and the network 8"),
+        (
+            {"data.num_classes": 2},
+            "has data.num_classes 2 and the one that it guides 3",
+        ),
+        (
+            {"data.image_size": 16},
+            "has data.image_size 16 and the one that it guides 8",
+        ),
         ({"data.name": "two_gaussians", "data.num_classes": 2}, "has data.name"),
     ],
 )
@@ -222,3 +231,18 @@ def test_its_gradient_is_that_of_bayes():
     assert np.mean(np.sign(ours.sum(1)) == np.sign(theirs.sum(1))) > 0.95
     slope = np.sum(ours * theirs) / np.sum(theirs**2)
     assert 0.6 < slope < 1.5
+
+
+def test_what_was_trained_on_other_data_is_refused_by_its_digest():
+    ours = {
+        "data": {"name": "npz", "digest": "a", "num_examples": 9},
+        "noise": "cosine",
+    }
+    fewer = {"data": {"name": "npz", "digest": "a", "num_examples": 5}}
+    trained_system.check_same("autoguidance", "w", fewer, ours)
+    other = {"data": fewer["data"] | {"digest": "b"}}
+    words = (
+        "autoguidance: the network in w has data.digest b and the one that it guides a"
+    )
+    with pytest.raises(ValueError, match=words):
+        trained_system.check_same("autoguidance", "w", other, ours)

@@ -141,6 +141,7 @@ def test_the_defaults_are_valid():
          "heun cannot start from pure noise"),
         ({"guidance.references": ("null", "null")}, "each reference once"),
         ({"guidance.references": ("nul",)}, "did you mean 'null'?"),
+        ({"guidance.rule": "pag"}, "set guidance.references to that instead"),
         ({"guidance.references": ("autoguidance",)}, "set guidance.autoguidance."),
         ({"guidance.references": ("autoguidance",), "checkpoint.step": 9,
           "guidance.autoguidance.step": 9}, "set guidance.autoguidance."),
@@ -296,6 +297,8 @@ def test_one_cell_that_uses_a_key_is_enough():
          ["guidance.normalize does nothing: guidance.scale is 0"]),
         ({"guidance.scale": 0.0, "guidance.rule": "apg", "guidance.apg.eta": 1.0},
          ["guidance.rule does nothing: guidance.scale is 0"]),
+        ({"guidance.rule": "recfg"}, ["guidance.rule is 'recfg' and its settings are "
+                                      "those at which it is cfg"]),
         ({"guidance.scale": 0.0, "guidance.schedule": "linear",
           "sample.double_batch": True},
          ["guidance.schedule does", "sample.double_batch does"]),

@@ -9,6 +9,7 @@ def null(model: system.System, cond: Any) -> prediction.Branch:
     """The same network without a condition (Ho and Salimans 2022, arXiv:2207.12598).
 
     Formula: p_ref = p(x_t, t, no condition).
+    Space: any.
     Cost: 1 evaluation.
     Neutral: a model that ignores its condition.
     """
@@ -23,6 +24,7 @@ def autoguidance(
     Formula: p_ref = p_guide(x_t, t, condition), a weaker network for the same task:
         smaller, or trained for a shorter time, on the same data.
     Convention: theirs is w = 1 + omega.
+    Space: any.
     Cost: 1 evaluation of the guide.
     Neutral: the model as its own guide.
     """

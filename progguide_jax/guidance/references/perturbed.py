@@ -39,6 +39,7 @@ def pag(
     Formula: p_ref = p_c with the self-attention map replaced by the identity: each
         pixel reads its own value v and no other's.
     Convention: theirs is s = omega, usually 3.
+    Space: any.
     Cost: 1 evaluation.
     Neutral: attention that looks at each pixel alone, or no training of it (a fresh
         block adds nothing).
@@ -61,6 +62,7 @@ def seg(
     Formula: p_ref = p_c with the queries of self-attention blurred over space by a
         Gaussian of sigma pixels of the layer; infinity: all queries are their mean.
     Convention: theirs is gamma = omega, usually 3.
+    Space: any.
     Cost: 1 evaluation.
     Neutral: sigma = 0.
     Deviation: the authors' code, as we, ends the kernel at 3 sigma and at half of the
@@ -82,6 +84,7 @@ def s2(
     Formula: p_ref = p_c without rate of the residual branches (at least one), drawn
         anew at each evaluation and for each image.
     Convention: theirs is an S2-scale of omega, about 1.
+    Space: any.
     Cost: 1 evaluation.
     Neutral: rate = 0.
     Deviation: theirs drops whole blocks of a transformer, the same for all images; here
@@ -98,6 +101,7 @@ def internal(model: system.System, cond: Any) -> prediction.Branch:
     Formula: p_ref = p_exit(x_t, t, condition), what a second head says that was trained
         on the decoder half-way (model.unet.exit, train.exit_weight).
     Convention: theirs is w = 1 + omega, usually 1.4.
+    Space: any.
     Cost: 1 evaluation as far as the exit; theirs has it from the pass of p_c.
     Neutral: an exit that says what the network does.
     Deviation: theirs is a block of a transformer; the head here is that of the U-Net,
@@ -124,6 +128,7 @@ def sag(
         summed over the queries (its mean is 1). With conditional p_u is p_c, so that
         p_ref = p_c(x').
     Convention: theirs is s = omega, 0.5 to 1; so p_c moves by s (p_u(x_t) - p_u(x')).
+    Space: any.
     Cost: 2 evaluations, one of them as far as the layer; null must be there too.
     Neutral: blur_sigma = 0, or a threshold that no pixel reaches.
     Deviation: blur as in diffusers (sigma 1, to 4 sigma, of latents); the authors' code

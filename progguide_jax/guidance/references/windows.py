@@ -25,6 +25,7 @@ def swg(
         that hold it, windows x windows squares of `size` pixels at equal distances;
         masked: p_c where fewer than two hold it.
     Convention: their w is omega, 0.2 and 1.1 for EDM2-S.
+    Space: any.
     Cost: windows^2 evaluations of a part, in all 2.25 at the defaults.
     Neutral: a network whose pixels do not know each other.
     Deviation: size None is three quarters of the side, which a U-Net for 32 pixels can

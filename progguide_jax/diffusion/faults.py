@@ -1,0 +1,62 @@
+"""Where an image that is not finite went astray."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from progguide_jax.diffusion import asking, loop, prediction
+
+
+def first(branches: asking.Branches, states: np.ndarray, rows: loop.Rows, keys) -> str:
+    """The evaluation after which x is not finite, and the branch whose prediction was
+    not; "" where all of x is finite.
+
+    states [N+1,B,...]: x_T, and x after each row. keys: those of `loop.scan`.
+    """
+    lost = ~np.isfinite(states).all(axis=tuple(range(1, states.ndim)))
+    if not lost.any():
+        return ""
+    row = int(np.flatnonzero(lost)[0]) - 1
+    if row < 0:
+        return "in x_T"
+    where = (
+        f"after evaluation {row + 1} of {len(rows.index)} (t = {rows.plan.t[row]:g})"
+    )
+    one = jax.tree.map(lambda values: values[row], rows)
+    _, evaluate = loop.at_row(branches, jnp.asarray(states[row]), one, keys)
+    for name in branches.conds:
+        (found,) = evaluate(name)
+        if not np.isfinite(np.asarray(found.x0)).all():
+            return f"{where}: the prediction of the branch {name!r} is not finite there"
+    return f"{where}: all predictions are finite, the rule or the step is too large"
+
+
+def of_image(
+    branches: dict[str, prediction.Branch],
+    x_T,
+    rows: loop.Rows,
+    keys,
+    *loop_settings,
+    i,
+) -> str:
+    """The same of image i of a batch, which is drawn once more; loop_settings: the rule
+    and the projection."""
+    one = slice(i, i + 1)
+    shared = asking.share(
+        {
+            name: dataclasses.replace(
+                branch, cond=jax.tree.map(lambda c: c[one], branch.cond)
+            )
+            for name, branch in branches.items()
+        }
+    )
+    omega = {n: v[:, one] if v.ndim == 2 else v for n, v in rows.omega.items()}
+    rows = rows._replace(omega=omega)
+    again = jax.jit(
+        lambda *given: loop.scan(*given, *loop_settings, view=jnp.asarray)[1]
+    )
+    states = again(shared, x_T[one], rows, keys[one])
+    states = np.concatenate([np.asarray(x_T[one])[None], np.asarray(states)])
+    return first(shared, states, rows, keys[one])
