@@ -7,7 +7,7 @@ network. Exit code 1 if something is missing that every command needs.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 
 import jax
@@ -22,8 +22,11 @@ from progguide_jax.scoring import extraction
 _PROJECT = "progguide-jax"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Print the lines; the exit code."""
+    if arguments:
+        print("usage: python -m progguide_jax.doctor (it takes no arguments)")
+        return 2
     broken = False
     print(f"progguide_jax {progguide_jax.__version__}, python {sys.version.split()[0]}")
     print(", ".join(f"{k} {v}" for k, v in config_lib.versions().items()))
@@ -37,7 +40,7 @@ def devices() -> Iterator[tuple[bool, str]]:
     """(whether the commands can run, a line), as the other checks."""
     try:
         found = jax.devices()
-    except RuntimeError as error:  # a backend was asked for that is not there
+    except (RuntimeError, AssertionError) as error:  # a backend that is not there
         reason = (str(error).splitlines() or [""])[0][:200]
         yield False, f"devices: none ({reason}): type unset JAX_PLATFORMS"
         return
@@ -108,4 +111,4 @@ def weights() -> Iterator[tuple[bool, str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -76,3 +76,8 @@ def test_weights_and_data_that_are_there(machine, tmp_path, monkeypatch):
     assert list(doctor.data()) == [(True, "CIFAR-10: /here")]
     (resnet,) = (x for _, x in doctor.weights() if "resnet56:" in x)
     assert "sha256" in resnet and "download it again" in resnet
+
+
+def test_it_takes_no_arguments(capsys):
+    assert doctor.main(["--config.data.dir=x"]) == 2
+    assert "takes no arguments" in capsys.readouterr().out

@@ -138,6 +138,10 @@ def _set_up_devices(config: Any) -> None:
         cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
         with contextlib.suppress(RuntimeError):  # the devices exist already
             jax.config.update("jax_num_cpu_devices", _devices(cores, config))
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # of a backend that is not there
+        _fail(f"jax finds no device: {_first_line(error)} (unset JAX_PLATFORMS)", 2)
 
 
 def _devices(cores: int, config: Any) -> int:
