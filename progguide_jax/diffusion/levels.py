@@ -7,6 +7,7 @@ without one alpha = 1 and t = sigma, as denoisers trained on x0 + sigma eps want
 Solvers do not care: all of them are exact under a change of alpha.
 """
 
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ import numpy as np
 
 from progguide_jax import registry
 from progguide_jax.diffusion import process
+
+_log = logging.getLogger(__name__)
 
 
 class Levels(NamedTuple):
@@ -72,7 +75,8 @@ SPACINGS = {
 def from_timesteps(
     ns: process.NoiseSchedule, timesteps: np.ndarray, final: str = "data"
 ) -> Levels:
-    """The levels of timesteps int [S], strictly falling.
+    """The levels of timesteps int [S], strictly falling. Logs a warning where they
+    begin in the cleaner half of the schedule: x_T is no pure noise there.
 
     final: where the last step ends: "data" (alpha 1) or "first", the level of t = 0, as
     latent diffusion and Stable Diffusion do (`set_alpha_to_one=False`).
@@ -98,6 +102,15 @@ def from_timesteps(
         )
     if np.any(np.diff(ts) >= 0) or ts[0] > last or ts[-1] < 0:
         raise ValueError(f"timesteps must fall strictly within {last} ... 0")
+    if 2 * ts[0] < last:
+        _log.warning(
+            "sampling begins at t = %d of 0 ... %d, where x_T is an image with noise: "
+            "for a whole trajectory use samplers.timesteps(%d, %d)",
+            ts[0],
+            last,
+            last + 1,
+            max(len(ts), 2),
+        )
     registry.check("final", final, ("data", "first"))
     if final == "first" and ts[-1] == 0:
         raise ValueError(

@@ -85,6 +85,8 @@ def rule_of(found):
         ),
         ({"omega": "linear"}, r"omega is 'linear': .* schedules.make\('linear', scale"),
         ({"omega": None}, r"omega is None: pass the weights \[S\], such as sched"),
+        ({"omega": 1j * CURVE}, "omega holds complex numbers: pass real weights"),
+        ({"cond": np.full(8, -1)}, "holds the label -1: use 0 or more .* or 3 for non"),
         ({"omega": schedules.linear}, "omega is <function linear.*: pass the weights"),
         (
             {"omega": "gn_all", "labels": np.array(LABELS)},
@@ -121,6 +123,14 @@ def rule_of(found):
         ),
         ({"rule": rules.cfgpp(), "omega": -2 * CURVE}, "-1.2 ... -0.2 and this rule"),
         ({"rule": rule_of(lambda c: c._replace(eps=0.0))}, r"eps of shape \(\) for x"),
+        (
+            {"rule": lambda e, step, carry: (e("cond")[0], 0.0)},
+            "set its attribute init",
+        ),
+        (
+            {"solver": solvers.ddim()(levels.from_timesteps(NS, TS))},
+            r"solver is a plan, .*: pass the solver alone, such as solvers.ddim\(\)",
+        ),
     ],
 )
 def test_one_line_says_what_to_do(change, message):
@@ -270,6 +280,12 @@ def test_a_number_that_is_text(make, message):
             {"guide": {"w": 1.0}},
             "autoguidance: guide is a dict: pass a",
         ),
+        ("autoguidance", {}, "autoguidance needs guide: pass {'autoguidance': {'guide"),
+        (
+            "sigma_scale",
+            {"facto": 2},
+            "did you mean 'factor'. use one of factor, space$",
+        ),
     ],
 )
 def test_what_a_reference_is_told(name, given, message):
@@ -288,3 +304,39 @@ def test_images_that_are_not_finite_are_counted(caplog):
     found = np.isfinite(sample(x_T=x_T)).all((1, 2, 3))
     np.testing.assert_array_equal(np.flatnonzero(~found), [1, 5])
     assert "x_0 is not finite in 2 of 8 images: trajectory=True" in caplog.text
+
+
+def test_what_a_system_of_classes_is_asked():
+    """Labels beside the classes are refused, but for the null label; lists of labels
+    are arrays; x_T has the shape that the system makes."""
+    model = system.of_network(net, 1.0, NS, (4, 4, 3), num_classes=3)
+    for wrong in ([0, -1], [0, 55]):
+        for asked in (model.condition, lambda k: references.branches(model, k, {})):
+            with pytest.raises(
+                ValueError, match=f"label {wrong[1]}: use 0 ... 2 .* 3 f"
+            ):
+                asked(wrong)
+    branches = references.branches(model, [0, 3, 2], {"null": {}})
+    np.testing.assert_array_equal(branches["cond"].cond, [0, 3, 2])
+    plan = solvers.ddim()(levels.from_timesteps(NS, TS))
+    with pytest.raises(
+        ValueError, match=r"the System makes \(4, 4, 3\): .* \(3, 4, 4, 3"
+    ):
+        samplers.solve(branches, X_T[:3, ..., :1], plan, omega=CURVE)
+    for given in (model, plan):
+        with pytest.raises(
+            ValueError, match=r"branches are a .*references.branches\(mod"
+        ):
+            samplers.solve(given, X_T[:3], plan, omega=CURVE)
+
+
+def test_a_grid_that_begins_in_the_middle_is_said(caplog):
+    for short in (samplers.timesteps(1000, 2), samplers.timesteps(1000, 501)):
+        levels.from_timesteps(NS, short)
+    schedules.make("cosine", 1.0, TS, 1000)
+    assert not caplog.text
+    levels.from_timesteps(NS, samplers.timesteps(500, 10))
+    assert "begins at t = 450 of 0 ... 999, where" in caplog.text
+    assert "use samplers.timesteps(1000, 10)" in caplog.text
+    schedules.make("cosine", 1.0, TS, 2000)
+    assert "timesteps begin at 830 and num_timesteps is 2000" in caplog.text

@@ -250,6 +250,15 @@ def test_a_function_of_t_or_of_tau():
         make(at_once, np.nan)
 
 
+def test_a_function_of_t_written_for_tau_is_said(caplog):
+    make(lambda t: t < 400), make(lambda tau: tau < 1e-9), make(lambda t: t >= 0)
+    assert "static" in caplog.records.pop().message and not caplog.records
+    for function in (lambda t: t < 0.4, lambda t: t >= 0.4):
+        caplog.clear()
+        make(function)
+        assert "t is 0 ... 999; name the argument tau for t / T" in caplog.text
+
+
 def test_every_t_is_on_the_right_side_of_an_interval():
     """t / T is inexact (29 / 100 * 100 < 29): no end may fall to rounding."""
     assert 29 / 100 * 100 < 29

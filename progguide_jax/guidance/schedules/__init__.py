@@ -136,7 +136,7 @@ def make(
     are 0 on all timesteps; logs a warning where they are the same on all of them.
     """
     if callable(name):
-        schedule = Schedule(measured.own(name))
+        schedule = Schedule(measured.own(name), omega=measured.own_omega(name))
         name = getattr(name, "__name__", "own")
     else:
         schedule = SCHEDULES[registry.check("schedule", name, SCHEDULES)]
