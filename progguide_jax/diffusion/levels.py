@@ -8,6 +8,7 @@ Solvers do not care: all of them are exact under a change of alpha.
 """
 
 import logging
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -35,6 +36,17 @@ class Levels(NamedTuple):
         """sigma / alpha, float64 [S+1]: EDM's sigma; infinite where alpha is 0."""
         with np.errstate(divide="ignore"):
             return self.sigma / self.alpha
+
+
+def of(levels: Levels) -> Levels:
+    """levels itself; ValueError for anything else, such as timesteps."""
+    if not isinstance(levels, Levels):
+        raise ValueError(
+            f"the grid is a {type(levels).__name__}: pass levels, such as "
+            "levels.from_timesteps(noise_schedule, timesteps) or "
+            "levels.karras(noise_schedule, 20)"
+        )
+    return levels
 
 
 def timesteps(
@@ -182,12 +194,16 @@ def make(
 
 
 def _ends(ns, num_steps: int, low, high) -> tuple[float, float]:
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if ns is not None:
+        process.of(ns)
+    if not isinstance(num_steps, numbers.Integral) or num_steps < 1:
+        raise ValueError(
+            f"num_steps must be an int of at least 1, got {num_steps!r:.40}"
+        )
     if ns is None:
         first, last = 0.002, 80.0
     else:
-        covered = np.exp(process.of(ns).log_r[np.isfinite(ns.log_r)])
+        covered = np.exp(ns.log_r[np.isfinite(ns.log_r)])
         first, last = covered[0], covered[-1]
     low, high = first if low is None else low, last if high is None else high
     if not (0 < low <= high < np.inf and (low < high or num_steps == 1)):
