@@ -4,6 +4,8 @@ import difflib
 import functools
 import inspect
 import numbers
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,23 +14,36 @@ def check(kind: str, name: str, known: Iterable[str]) -> str:
     """`name` itself; ValueError naming the nearest one if it is not known."""
     known = list(known)
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
-            f"unknown {kind} {name!r}: {hint}use one of {', '.join(known)}"
+            f"unknown {kind} {name!r}: {_nearest(name, known)}use one of "
+            f"{', '.join(known)}"
         )
     return name
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    name = str(name)
+    near = difflib.get_close_matches(name, known, n=1)
+    near += [other for other in known if len(name) > 1 and other.startswith(name)]
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def make(kind: str, name: str, table: Mapping[str, Callable], **settings: Any) -> Any:
     """table[name](**settings); ValueError at an unknown name or setting."""
     factory = table[check(kind, name, table)]
-    known = defaults(factory)
-    for setting in settings:
-        if setting not in known:
-            there = f"it has {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"{kind} {name!r} has no setting {setting!r}: {there}")
+    check_settings(f"{kind} {name!r}", settings, defaults(factory))
     return factory(**settings)
+
+
+def check_settings(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """ValueError naming the nearest setting if `what` does not have a given one."""
+    known = list(known)
+    for setting in given:
+        if setting not in known:
+            there = f"it has {', '.join(known) or 'none'}"
+            raise ValueError(
+                f"{what} has no setting {setting!r}: {_nearest(setting, known)}{there}"
+            )
 
 
 def defaults(factory: Callable) -> dict[str, Any]:
@@ -38,13 +53,16 @@ def defaults(factory: Callable) -> dict[str, Any]:
 
 
 def check_numbers(what: str, factory: Callable, settings: Mapping[str, Any]) -> None:
-    """ValueError if a setting whose default is a number is something else."""
-    for name, default in defaults(factory).items():
+    """ValueError if a setting whose default is a number, or None for a number, is
+    something else."""
+    for name, parameter in inspect.signature(factory).parameters.items():
+        default = parameter.default
         value = settings.get(name, default)
         array = hasattr(value, "dtype")  # a number that is traced, too
-        if isinstance(default, int | float) and not (
-            isinstance(value, numbers.Number) or array
-        ):
+        choices = set(typing.get_args(parameter.annotation)) or {str}
+        optional = default is None and choices <= {int, float, types.NoneType}
+        wrong = not (isinstance(value, numbers.Number) or array or value is default)
+        if wrong and (optional or isinstance(default, int | float)):
             raise ValueError(f"{what}: {name} must be a number, got {value!r:.40}")
 
 
@@ -53,7 +71,9 @@ def numeric(factory: Callable) -> Callable:
 
     @functools.wraps(factory)
     def checked(*args, **kwargs):
-        given = dict(zip(defaults(factory), args, strict=False)) | kwargs
+        known = defaults(factory)
+        check_settings(factory.__name__, kwargs, known)
+        given = dict(zip(known, args, strict=False)) | kwargs
         check_numbers(factory.__name__, factory, given)
         return factory(*args, **kwargs)
 

@@ -54,6 +54,23 @@ def test_the_system_is_the_network_asked_by_hand(told):
         assert np.isfinite(images).all() and images.shape == x_T.shape
 
 
+def test_the_gradient_norms(told):
+    """This network is gain x + emb, so that the gradient of the absolute error counts
+    the signs of a channel; omega follows the sums of g from t to the noisy end."""
+    key, of_images = jax.random.split(jax.random.key(3))
+    x0 = np.tanh(jax.random.normal(of_images, (1000, 8, 8, 3)))
+    eps = np.asarray(jax.random.normal(key, x0.shape))
+    ns, emb = told["ns"], np.asarray(told["params"]["class"])[3]
+    alpha, sigma = (a.reshape(-1, 1, 1, 1) for a in (ns.alpha, ns.sigma))
+    signs = np.sign(0.5 * (alpha * x0 + sigma * eps) + emb - eps).sum((1, 2))
+    found = told["curve"].g[3]
+    # a pixel whose error is nearly 0 may round to the other side
+    assert np.mean(np.abs(found - np.linalg.norm(signs, axis=1)) > 1e-3) < 0.01
+    mean = told["curve"].g.mean(0)
+    left = np.interp(told["grid"].t[:-1], range(1000), mean[::-1].cumsum()[::-1])
+    np.testing.assert_allclose(told["omega_gn"], 2 * left / left.mean(), rtol=1e-5)
+
+
 def test_the_rule_that_remembers(told):
     """This network's difference is the same at every x and t, so that its mean, begun
     at 0, is a part 1 - 2^-n of it at the n-th step with an omega other than 0."""

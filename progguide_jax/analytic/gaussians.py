@@ -95,7 +95,9 @@ class TwoGaussians:
         fn = jax.tree_util.Partial(_at_level(self, predicts))
         of_priors = jax.tree_util.Partial(_at_level(self, predicts, of_priors=True))
         return system.System(
-            branch=lambda label: prediction.Branch(fn, label, predicts),
+            branch=lambda label: prediction.Branch(
+                fn, label, predicts, shape=self.shape
+            ),
             noise_schedule=ns,
             shape=self.shape,
             condition=lambda labels: np.asarray(labels, np.int32),

@@ -39,6 +39,36 @@ def conditions(cond: Any, x_T: jax.Array) -> Any:
     return cond
 
 
+def lists_as_arrays(cond: Any) -> Any:
+    """cond with an array for each list of numbers, or of rows of numbers."""
+    return jax.tree.map(
+        lambda leaf: _array(leaf) if _of_numbers(leaf) else leaf,
+        cond,
+        is_leaf=_of_numbers,
+    )
+
+
+def check_labels(labels: Any, null: Any, num_classes: int | None = None) -> None:
+    """ValueError at a label that is neither a class, 0 ... num_classes - 1, nor null.
+    What is traced, lies on other hosts or holds no integers is not looked at."""
+    given = (labels, null)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
+        return
+    if not getattr(labels, "is_fully_addressable", True):
+        return
+    found = np.unique(np.asarray(labels))
+    if not np.issubdtype(found.dtype, np.integer):
+        return
+    last = np.inf if num_classes is None else num_classes - 1
+    wrong = found[((found < 0) | (found > last)) & ~np.isin(found, null)]
+    if len(wrong):
+        classes = "0 or more" if num_classes is None else f"0 ... {last}"
+        raise ValueError(
+            f"cond holds the label {wrong[0]}: use {classes} for a class, or "
+            f"{np.ravel(null)[0]} for none"
+        )
+
+
 def _of_numbers(node) -> bool:
     return (
         isinstance(node, list | tuple)
@@ -116,6 +146,11 @@ def check_plan(plan: Any) -> None:
 
 def check_branches(branches: dict[str, prediction.Branch], x_T: jax.Array) -> None:
     """ValueError unless each is a branch for the images of x_T."""
+    if not isinstance(branches, dict):
+        raise ValueError(
+            f"branches are a {type(branches).__name__}: pass a dict of them, such as "
+            'references.branches(model, labels, {"null": {}})'
+        )
     for name, branch in branches.items():
         if not isinstance(branch, prediction.Branch):
             raise ValueError(
@@ -128,6 +163,11 @@ def check_branches(branches: dict[str, prediction.Branch], x_T: jax.Array) -> No
                 "parameters, jax.tree_util.Partial(fn, params)"
             )
         check_batch(f"the branch {name!r}", branch.cond, x_T)
+        if branch.shape not in (None, x_T.shape[1:]):
+            raise ValueError(
+                f"x_T has shape {x_T.shape} and the System makes {branch.shape}: pass "
+                f"noise of shape {(len(x_T), *branch.shape)}"
+            )
 
 
 def check_weights(omega: Any) -> None:
@@ -139,6 +179,8 @@ def check_weights(omega: Any) -> None:
                 f"omega is {value!r:.40}: pass the weights [S], such as "
                 f"schedules.make({name!r}, scale, timesteps, num_timesteps)"
             )
+        if np.iscomplexobj(value):
+            raise ValueError("omega holds complex numbers: pass real weights [S]")
 
 
 def check_axes(

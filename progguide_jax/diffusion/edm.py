@@ -10,7 +10,7 @@ from progguide_jax.diffusion.levels import Levels
 from progguide_jax.diffusion.plans import EPS, X0, H, Plan, Solver, X
 
 
-@registry.numeric
+@plans.factory
 def euler(
     churn: float = 0.0,
     churn_min: float = 0.0,
@@ -39,7 +39,7 @@ def euler(
 STAGE_OMEGAS = ("stage", "step")
 
 
-@registry.numeric
+@plans.factory
 def heun(
     churn: float = 0.0,
     churn_min: float = 0.0,

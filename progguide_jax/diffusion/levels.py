@@ -7,6 +7,8 @@ without one alpha = 1 and t = sigma, as denoisers trained on x0 + sigma eps want
 Solvers do not care: all of them are exact under a change of alpha.
 """
 
+import logging
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +16,8 @@ import numpy as np
 
 from progguide_jax import registry
 from progguide_jax.diffusion import process
+
+_log = logging.getLogger(__name__)
 
 
 class Levels(NamedTuple):
@@ -32,6 +36,17 @@ class Levels(NamedTuple):
         """sigma / alpha, float64 [S+1]: EDM's sigma; infinite where alpha is 0."""
         with np.errstate(divide="ignore"):
             return self.sigma / self.alpha
+
+
+def of(levels: Levels) -> Levels:
+    """levels itself; ValueError for anything else, such as timesteps."""
+    if not isinstance(levels, Levels):
+        raise ValueError(
+            f"the grid is a {type(levels).__name__}: pass levels, such as "
+            "levels.from_timesteps(noise_schedule, timesteps) or "
+            "levels.karras(noise_schedule, 20)"
+        )
+    return levels
 
 
 def timesteps(
@@ -72,7 +87,8 @@ SPACINGS = {
 def from_timesteps(
     ns: process.NoiseSchedule, timesteps: np.ndarray, final: str = "data"
 ) -> Levels:
-    """The levels of timesteps int [S], strictly falling.
+    """The levels of timesteps int [S], strictly falling. Logs a warning where they
+    begin in the cleaner half of the schedule: x_T is no pure noise there.
 
     final: where the last step ends: "data" (alpha 1) or "first", the level of t = 0, as
     latent diffusion and Stable Diffusion do (`set_alpha_to_one=False`).
@@ -98,6 +114,15 @@ def from_timesteps(
         )
     if np.any(np.diff(ts) >= 0) or ts[0] > last or ts[-1] < 0:
         raise ValueError(f"timesteps must fall strictly within {last} ... 0")
+    if 2 * ts[0] < last:
+        _log.warning(
+            "sampling begins at t = %d of 0 ... %d, where x_T is an image with noise: "
+            "for a whole trajectory use samplers.timesteps(%d, %d)",
+            ts[0],
+            last,
+            last + 1,
+            max(len(ts), 2),
+        )
     registry.check("final", final, ("data", "first"))
     if final == "first" and ts[-1] == 0:
         raise ValueError(
@@ -169,12 +194,16 @@ def make(
 
 
 def _ends(ns, num_steps: int, low, high) -> tuple[float, float]:
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if ns is not None:
+        process.of(ns)
+    if not isinstance(num_steps, numbers.Integral) or num_steps < 1:
+        raise ValueError(
+            f"num_steps must be an int of at least 1, got {num_steps!r:.40}"
+        )
     if ns is None:
         first, last = 0.002, 80.0
     else:
-        covered = np.exp(process.of(ns).log_r[np.isfinite(ns.log_r)])
+        covered = np.exp(ns.log_r[np.isfinite(ns.log_r)])
         first, last = covered[0], covered[-1]
     low, high = first if low is None else low, last if high is None else high
     if not (0 < low <= high < np.inf and (low < high or num_steps == 1)):

@@ -67,7 +67,7 @@ def rows(
             _check_values(np.asarray(values, np.float32), rule)
         if values.shape not in ((num_steps,), (num_steps, batch)):
             table = values.ndim == 2 and values.shape[1] == num_steps
-            hint = "; a table [K,S] needs labels=" if table else ""
+            hint = "; of a table [K,S] pass table[labels].T" if table else ""
             raise ValueError(
                 f"omega has shape {values.shape}: expected [S] = ({num_steps},) or "
                 f"[S,B] = ({num_steps}, {batch}){hint}"
@@ -253,6 +253,11 @@ def _checked(result, x, carry):
         raise ValueError(
             f"a rule returned x0 of shape {shapes[0]} and eps of shape {shapes[1]} for "
             f"x of shape {x.shape}: both must have the shape of x"
+        )
+    if carry is None and new_carry is not None:
+        raise ValueError(
+            "a rule returned a carry and does not say what the first one is: set its "
+            "attribute init, a function of x_T, such as rule.init = jnp.zeros_like"
         )
     if jax.tree.structure(new_carry) != jax.tree.structure(carry):
         raise ValueError(

@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from progguide_jax import registry
 from progguide_jax.diffusion import plans
 from progguide_jax.diffusion.levels import Levels
 from progguide_jax.diffusion.plans import X0, H, Plan, Solver, X, Z
 
 
-@registry.numeric
+@plans.factory
 def dpmpp_2m(stochastic: bool = False, restart: bool = False) -> Solver:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv:2211.01095, Algorithm 2).
 
@@ -43,7 +42,7 @@ def dpmpp_2m(stochastic: bool = False, restart: bool = False) -> Solver:
     return plan
 
 
-@registry.numeric
+@plans.factory
 def unipc(restart: bool = False) -> Solver:
     """UniPC-2 (Zhao et al. 2023, arXiv:2302.04867), "bh2": B(h) = exp(-h) - 1.
 

@@ -10,11 +10,14 @@ at first). The loop in `samplers` multiplies and knows no solver by name: all of
 lambda = -log r; a step goes from level t to level s; on data r = 0.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from progguide_jax import registry
+from progguide_jax.diffusion import levels as levels_lib
 from progguide_jax.diffusion.levels import Levels
 
 X0, EPS, X, Z, H = range(5)  # columns of a matrix; H is the first memory
@@ -55,6 +58,29 @@ class Plan(NamedTuple):
 
 
 Solver = Callable[[Levels], Plan]
+
+
+def factory(make: Callable[..., Solver]) -> Callable[..., Solver]:
+    """A factory of solvers that says so where a grid is handed to it, and whose
+    solvers say so where they get something else."""
+    numeric, name = registry.numeric(make), make.__name__
+
+    @functools.wraps(make)
+    def checked(*args, **kwargs):
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, Levels) or np.ndim(value):
+                raise ValueError(
+                    f"{name} takes settings, and what it makes the grid: {name}()(grid)"
+                )
+        plan = numeric(*args, **kwargs)
+
+        @functools.wraps(plan)
+        def on_grid(levels, *more, **settings):
+            return plan(levels_lib.of(levels), *more, **settings)
+
+        return on_grid
+
+    return checked
 
 
 def steps(levels: Levels):

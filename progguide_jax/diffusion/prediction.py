@@ -33,8 +33,9 @@ class Branch:
     arguments of a compiled program; cond is any pytree with leading axis B; level is a
     `process.Level`. predicts: what fn returns, one of `process.PREDICTIONS`. random: fn
     gets `keys=`, one an image [B], others at each evaluation. uses: names of branches
-    whose predictions at the same x fn gets as `given=`, {name: Prediction}. Branches
-    that share one fn object are run as one batch under `double_batch`.
+    whose predictions at the same x fn gets as `given=`, {name: Prediction}. shape: that
+    of one x, where it is known. Branches that share one fn object are run as one batch
+    under `double_batch`.
     """
 
     fn: Callable[..., jax.Array]
@@ -42,6 +43,9 @@ class Branch:
     predicts: str = dataclasses.field(default="eps", metadata=dict(static=True))
     random: bool = dataclasses.field(default=False, metadata=dict(static=True))
     uses: tuple[str, ...] = dataclasses.field(default=(), metadata=dict(static=True))
+    shape: tuple[int, ...] | None = dataclasses.field(
+        default=None, metadata=dict(static=True)
+    )
 
     def __post_init__(self):
         registry.check("prediction", self.predicts, process.PREDICTIONS)

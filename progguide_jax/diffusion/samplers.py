@@ -105,15 +105,23 @@ def sample(
         )
     if isinstance(solver, str):
         raise ValueError(f"solver is {solver!r}: pass solvers.make({solver!r})")
+    if isinstance(solver, plans.Plan):
+        raise ValueError(
+            "solver is a plan, which has its grid: pass the solver alone, such as "
+            "solvers.ddim(), or hand the plan to solve"
+        )
     plan = (solver or solvers.ddim())(levels)
     if np.any(plan.t % 1):
         raise ValueError(
             "this solver goes to levels between the timesteps and eps_fn takes an int "
             "t: use solve, whose branches take a level, or leave out the churn"
         )
+    null_cond = system.null_like(null_cond, cond)
+    if getattr(cond, "ndim", 0) == 1:
+        arguments.check_labels(cond, null_cond)
     branches = {
         "cond": prediction.Branch(fn, cond),
-        "null": prediction.Branch(fn, system.null_like(null_cond, cond)),
+        "null": prediction.Branch(fn, null_cond),
     }
     return solve(
         branches,

@@ -14,7 +14,7 @@ from progguide_jax.diffusion.levels import Levels
 from progguide_jax.diffusion.plans import EPS, X0, Plan, Solver, X, Z
 
 
-@registry.numeric
+@plans.factory
 def ddim(eta: float = 0.0) -> Solver:
     """DDIM (Song et al. 2020, arXiv:2010.02502, eq. 12 and 16).
 
@@ -41,6 +41,7 @@ def ddim(eta: float = 0.0) -> Solver:
 VARIANCES = ("small", "large")
 
 
+@plans.factory
 def ddpm(variance: str = "small") -> Solver:
     """Ancestral sampling (Ho et al. 2020, arXiv:2006.11239, eq. 6-7), on any grid.
 

@@ -1,5 +1,6 @@
 """A system: all that sampling and probing ask of a model, whatever kind it is."""
 
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -62,13 +63,13 @@ def of_network(
 ) -> System:
     """Your own network fn(params, x [B,*shape], t [B], cond) -> [B,*shape] as a system.
 
-    num_classes: cond is a label int [B], 0 ... num_classes - 1, and num_classes is "no
-    class" unless `null` says otherwise. Without it cond is any pytree with leading axis
-    B, and null, the same tree for "no condition", must be given. predicts: one of
-    `process.PREDICTIONS`. t is int32, the nearest timestep; with fractional_t it is
-    float32, for a network that embeds t as a number: then grids of sigma, and
-    references that ask at a shifted t, reach it exactly. What else it can do is added
-    with `_replace`, such as `embed` and `branch_of_embedding`.
+    num_classes: cond is a label int [B], 0 ... num_classes - 1, or "no class", which is
+    num_classes unless `null` says otherwise; other labels are refused. Without it cond
+    is any pytree with leading axis B, and null, the same tree for "no condition", must
+    be given. predicts: one of `process.PREDICTIONS`. t is int32, the nearest timestep;
+    with fractional_t it is float32, for a network that embeds t as a number: then grids
+    of sigma, and references that ask at a shifted t, reach it exactly. What else it can
+    do is added with `_replace`, such as `embed` and `branch_of_embedding`.
     """
     arguments.check_model(fn, [params], "fn")
     registry.check("prediction", predicts, process.PREDICTIONS)
@@ -77,19 +78,32 @@ def of_network(
             "num_classes and null are both missing: pass num_classes for labels, or "
             "null, the conditions of no condition"
         )
+    if num_classes is not None and not isinstance(num_classes, numbers.Integral):
+        raise ValueError(f"num_classes is {num_classes!r:.40}: pass an int, such as 10")
     if not isinstance(shape, tuple | list):
         raise ValueError(
             f"shape is {shape!r:.40}: pass that of one x, such as (32, 32, 3)"
         )
     at = _at_float if fractional_t else _at_nearest
     whole = jax.tree_util.Partial(at, as_partial(fn), params)
-    labels = num_classes is not None
+    labels, shape = num_classes is not None, tuple(shape)
+    null = num_classes if null is None else null
+
+    def branch(cond):
+        if labels:
+            arguments.check_labels(cond, null, num_classes)
+        return prediction.Branch(whole, cond, predicts, shape=shape)
+
+    def condition(given):
+        arguments.check_labels(given, null, num_classes)
+        return np.asarray(given, np.int32)
+
     return System(
-        branch=lambda cond: prediction.Branch(whole, cond, predicts),
+        branch=branch,
         noise_schedule=process.of(noise_schedule),
-        shape=tuple(shape),
-        condition=_labels if labels else _itself,
-        null=num_classes if null is None else null,
+        shape=shape,
+        condition=condition if labels else _itself,
+        null=null,
         decode=_itself,
         origin={"network": getattr(fn, "__qualname__", type(fn).__name__)},
         other=other_labels(num_classes) if labels else None,
@@ -102,10 +116,6 @@ def _at_nearest(fn, params, x, level, cond):
 
 def _at_float(fn, params, x, level, cond):
     return fn(params, x, level.t, cond)
-
-
-def _labels(labels):
-    return np.asarray(labels, np.int32)
 
 
 def _itself(value):

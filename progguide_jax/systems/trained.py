@@ -29,6 +29,7 @@ def of(config, params: dict, checkpoint: dict) -> System:
         for made in (build.raw_of_label, build.raw_of_embedding)
     )
     kind, num_classes = config.train.predicts, config.data.num_classes
+    shape = build.image_shape(config)
     # dropout is of training only
     network = build.network_settings(config)
     network.pop("dropout", None)
@@ -42,14 +43,14 @@ def of(config, params: dict, checkpoint: dict) -> System:
         "data": build.data_about(config),
     }
     return System(
-        branch=lambda label: prediction.Branch(fn, label, kind),
+        branch=lambda label: prediction.Branch(fn, label, kind, shape=shape),
         noise_schedule=ns,
-        shape=build.image_shape(config),
+        shape=shape,
         condition=lambda labels: np.asarray(labels, np.int32),
         null=num_classes,
         decode=lambda x: x,
         origin=config_lib.as_json(origin),
-        perturbed=disturbed.perturbed(module, params, build.image_shape(config)),
+        perturbed=disturbed.perturbed(module, params, shape),
         other=system.other_labels(num_classes),
         embed=jax.tree_util.Partial(build.embeddings(module), params),
         branch_of_embedding=lambda emb: prediction.Branch(of_embedding, emb, kind),

@@ -215,6 +215,7 @@ def test_an_unknown_rule_or_setting():
     with pytest.raises(ValueError, match="unknown rule 'apgg': did you mean 'apg'"):
         rules.make("apgg")
     with pytest.raises(
-        ValueError, match="rule 'apg' has no setting 'etta': it has mom"
+        ValueError,
+        match="rule 'apg' has no setting 'etta': did you mean 'eta'. it has mom",
     ):
         rules.make("apg", etta=1.0)

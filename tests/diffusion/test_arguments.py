@@ -12,14 +12,14 @@ from progguide_jax.diffusion import (
     process,
     samplers,
     solvers,
-    system,
 )
-from progguide_jax.guidance import projections, references, rules, schedules
+from progguide_jax.guidance import projections, rules, schedules
 
 NS = process.ddpm_linear()
 TS = samplers.timesteps(1000, 6)
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1]
 X_T = jax.random.normal(jax.random.key(0), (8, 4, 4, 3))
+GRID = levels.from_timesteps(NS, TS)
 CURVE = np.linspace(0.1, 0.6, 6)
 
 
@@ -85,6 +85,8 @@ def rule_of(found):
         ),
         ({"omega": "linear"}, r"omega is 'linear': .* schedules.make\('linear', scale"),
         ({"omega": None}, r"omega is None: pass the weights \[S\], such as sched"),
+        ({"omega": 1j * CURVE}, "omega holds complex numbers: pass real weights"),
+        ({"cond": np.full(8, -1)}, "holds the label -1: use 0 or more .* or 3 for non"),
         ({"omega": schedules.linear}, "omega is <function linear.*: pass the weights"),
         (
             {"omega": "gn_all", "labels": np.array(LABELS)},
@@ -121,6 +123,14 @@ def rule_of(found):
         ),
         ({"rule": rules.cfgpp(), "omega": -2 * CURVE}, "-1.2 ... -0.2 and this rule"),
         ({"rule": rule_of(lambda c: c._replace(eps=0.0))}, r"eps of shape \(\) for x"),
+        (
+            {"rule": lambda e, step, carry: (e("cond")[0], 0.0)},
+            "set its attribute init",
+        ),
+        (
+            {"solver": solvers.ddim()(GRID)},
+            r"solver is a plan, .*: pass the solver alone, such as solvers.ddim\(\)",
+        ),
     ],
 )
 def test_one_line_says_what_to_do(change, message):
@@ -237,47 +247,6 @@ def test_what_solve_is_told(change, message):
 def test_a_name_or_a_factory_in_the_place_of_what_it_makes(change, message):
     with pytest.raises(ValueError, match=message):
         sample(**change)
-
-
-@pytest.mark.parametrize("given", [["null"], "null", {"null": None}])
-def test_references_are_a_dict_of_dicts(given):
-    with pytest.raises(ValueError, match="pass a dict by name of what each needs"):
-        references.branches(None, None, given)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: rules.rescale(phi="0.7"), "rescale: phi must be a number, got '0.7'"),
-        (lambda: rules.make("apg", eta=None), "apg: eta must be a number, got None"),
-        (lambda: rules.apg([0.5]), r"apg: momentum must be a number, got \[0.5\]"),
-        (lambda: projections.clip("1"), "clip: bound must be a number, got '1'"),
-        (lambda: solvers.ddim("0.5"), "ddim: eta must be a number, got '0.5'"),
-    ],
-)
-def test_a_number_that_is_text(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "message"),
-    [
-        ("sigma_scale", {"factor": "2"}, "sigma_scale: factor must be a number, got"),
-        ("cads", {"mix": None}, "cads: mix must be a number, got None"),
-        (
-            "autoguidance",
-            {"guide": {"w": 1.0}},
-            "autoguidance: guide is a dict: pass a",
-        ),
-    ],
-)
-def test_what_a_reference_is_told(name, given, message):
-    model = system.of_network(net, 1.0, NS, (4, 4, 3), num_classes=3)
-    with pytest.raises(ValueError, match=message):
-        references.branches(model, LABELS, {name: given})
-    with pytest.raises(ValueError, match="the model is a dict: pass a System"):
-        references.branches({"w": 1.0}, LABELS, {name: given})
 
 
 @pytest.mark.parametrize("name", ("cond", "null"))

@@ -507,7 +507,7 @@ def test_a_rule_may_evaluate_elsewhere():
         (lambda evaluate, step, carry: step.x, "must return .Prediction.x0, eps., c"),
         (lambda evaluate, step, carry: (step.x, carry), "must return .Prediction"),
         (
-            lambda evaluate, step, carry: (evaluate("cond")[0], step.x),
+            rules.Rule({}, lambda e, step, carry: (e("cond")[0], None), jnp.zeros_like),
             "carry in the form in which it got it",
         ),
         (
@@ -611,7 +611,7 @@ def test_a_table_for_each_class_is_read_by_label():
     np.testing.assert_array_equal(
         found, run(np.stack([table[k] for k in labels], 1), cond=jnp.asarray(labels))
     )
-    with pytest.raises(ValueError, match=r"a table \[K,S\] needs labels="):
+    with pytest.raises(ValueError, match=r"a table \[K,S\] pass table\[labels\].T"):
         run(table)
     with pytest.raises(ValueError, match="with labels it is a table"):
         run(table[0], labels=labels)

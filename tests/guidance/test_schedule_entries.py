@@ -251,7 +251,7 @@ def test_schedules_with_a_scaling_of_their_own_take_no_other(name):
         ("tv_interval", {"left": 0.51, "right": 0.52}, "holds none of the 10 steps"),
         ("tv_stepup", {"ratio": 0}, "ratio is 0: it must be positive"),
         ("tv_stepdown", {"switch": 2}, "switch is 2"),
-        ("muse_linear", {"power": 2}, "schedule 'muse_linear': .*power"),
+        ("muse_linear", {"power": 2}, "schedule 'muse_linear' .*power"),
         ("dg_cfg", {}, "dg_cfg needs the noise schedule: pass noise_schedule="),
         ("dg_cfg", {"noise_schedule": process.cosine(50)},
          "noise_schedule has 50 timesteps and num_timesteps is 1000"),

@@ -250,6 +250,15 @@ def test_a_function_of_t_or_of_tau():
         make(at_once, np.nan)
 
 
+def test_a_function_of_t_written_for_tau_is_said(caplog):
+    make(lambda t: t < 400), make(lambda tau: tau < 1e-9), make(lambda t: t >= 0)
+    assert "static" in caplog.records.pop().message and not caplog.records
+    for function in (lambda t: t < 0.4, lambda t: t >= 0.4):
+        caplog.clear()
+        make(function)
+        assert "t is 0 ... 999; name the argument tau for t / T" in caplog.text
+
+
 def test_every_t_is_on_the_right_side_of_an_interval():
     """t / T is inexact (29 / 100 * 100 < 29): no end may fall to rounding."""
     assert 29 / 100 * 100 < 29
@@ -302,6 +311,15 @@ def test_scales_that_make_no_sense(name, scale):
         make(name, scale)
 
 
+@pytest.mark.parametrize(("scale", "ts"), [("2.0", GRID), (GRID, 2.0), (None, GRID)])
+def test_a_scale_is_a_number(scale, ts):
+    """With timesteps in its place, the order of the arguments is said."""
+    with pytest.raises(
+        ValueError, match=r"pass one number, .* make\(name, scale, time"
+    ):
+        make("cosine", scale, ts)
+
+
 def test_scale_minus_1_is_the_unconditional_model():
     np.testing.assert_array_equal(make("static", -1.0), -1)
 
@@ -310,7 +328,10 @@ def test_scale_minus_1_is_the_unconditional_model():
     ("name", "shape", "message"),
     [
         ("pcs", {"power": 0}, "power must be positive, got 0"),
-        ("cosine", {"power": 2}, "schedule 'cosine': .*power"),
+        ("cosine", {"power": 2}, "schedule 'cosine' .*power': it has none"),
+        ("pcs", {"pow": 2}, "no setting 'pow': did you mean 'power'. it has power"),
+        ("pcs", {"power": "2"}, "pcs: power must be a number, got '2'"),
+        ("interval", {"t_min": "200"}, "interval: t_min must be a number, got '200'"),
         ("interval", {"t_min": 9, "t_max": 3}, "use 0 <= t_min <= t_max"),
         ("gn", {}, "schedule 'gn': .*'g'"),
         ("gn", {"g": np.ones(999)}, r"\(999,\), expected \[1000\].*noise schedule"),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from progguide_jax import registry
-from progguide_jax.diffusion import prediction, system
+from progguide_jax.diffusion import arguments, prediction, system
 from progguide_jax.guidance.references import (
     classifier,
     guides,
@@ -77,16 +77,20 @@ def names() -> list[str]:
 
 def settings(name: str) -> dict[str, Any]:
     """{setting: default} of a reference."""
-    known = registry.defaults(REFERENCES[name].make).items()
+    known = _parameters(name).items()
     return {k: v for k, v in known if v is not inspect.Parameter.empty}
 
 
 def needs(name: str) -> list[str]:
     """What only a caller in Python can hand to a reference: neither settings nor what
     a config names as its guide."""
-    _, _, *rest = registry.defaults(REFERENCES[name].make)
     there = (REFERENCES[name].guide, *settings(name))
-    return [n for n in rest if n not in there]
+    return [n for n in _parameters(name) if n not in there]
+
+
+def _parameters(name: str) -> dict[str, Any]:
+    """{parameter: default} of a reference, beside the model and the conditions."""
+    return dict([*registry.defaults(REFERENCES[name].make).items()][2:])
 
 
 def branches(
@@ -105,11 +109,17 @@ def branches(
             f"references are {references!r:.60}: pass a dict by name of what each "
             'needs, such as {"null": {}, "sigma_scale": {"factor": 1.1}}'
         )
+    cond = arguments.lists_as_arrays(cond)
     result = {"cond": system.of(model, "the model").branch(cond)}
     for name, needs in references.items():
         entry = REFERENCES[registry.check("reference", name, REFERENCES)]
+        known = _parameters(name)
         for need in needs:
-            registry.check(f"setting of {name!r}:", need, registry.defaults(entry.make))
+            registry.check(f"setting of {name!r}:", need, known)
+        for need in known.keys() - settings(name) - needs.keys():
+            raise ValueError(
+                f"{name} needs {need}: pass {{{name!r}: {{{need!r}: ...}}}}"
+            )
         registry.check_numbers(name, entry.make, needs)
         if entry.check is not None:
             chosen = {k: v for k, v in needs.items() if k in settings(name)}

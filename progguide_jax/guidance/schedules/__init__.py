@@ -95,6 +95,11 @@ def names() -> list[str]:
 
 def check_scale(name: str, scale: float) -> None:
     """ValueError unless the guidance scale makes sense for the schedule `name`."""
+    if np.ndim(scale) or not np.issubdtype(np.asarray(scale).dtype, np.number):
+        raise ValueError(
+            f"guidance scale is {scale!r:.40}: pass one number, in the order "
+            "make(name, scale, timesteps, num_timesteps)"
+        )
     lowest = -1.0 if name == "static" else 0.0  # -1 is the unconditional model
     if not np.isfinite(scale) or scale < lowest:
         raise ValueError(
@@ -136,12 +141,15 @@ def make(
     are 0 on all timesteps; logs a warning where they are the same on all of them.
     """
     if callable(name):
-        schedule = Schedule(measured.own(name))
+        schedule = Schedule(measured.own(name), omega=measured.own_omega(name))
         name = getattr(name, "__name__", "own")
     else:
         schedule = SCHEDULES[registry.check("schedule", name, SCHEDULES)]
     check_scale(name, scale)
     mode = _mode(name, schedule, normalize)
+    known = list(registry.defaults(schedule.curve))[1:]
+    registry.check_settings(f"schedule {name!r}", shape, known)
+    registry.check_numbers(name, schedule.curve, shape)
     steps = steps_of(timesteps, num_timesteps, scale, noise_schedule)
     try:
         curve = schedule.curve(steps, **shape)

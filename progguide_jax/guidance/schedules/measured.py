@@ -1,12 +1,15 @@
 """Curves that are given, measured or derived: tables, probed G(t), functions."""
 
 import inspect
+import logging
 
 import numpy as np
 
 from progguide_jax import registry
 from progguide_jax.guidance import curves, gradnorm
 from progguide_jax.guidance.schedules.steps import Steps
+
+_log = logging.getLogger(__name__)
 
 AXES = ("t", "steps")
 
@@ -104,7 +107,7 @@ def dg_cfg(steps: Steps):
 
 def own(function):
     """The curve of a user's function of t (0 ... T-1) or of tau = t / T."""
-    first = next(iter(inspect.signature(function).parameters), None)
+    first = _argument(function)
     if first not in ("t", "tau"):
         raise ValueError(
             "name the argument of your function t, for timesteps 0 ... T-1, or tau, "
@@ -131,3 +134,25 @@ def own(function):
         return curve
 
     return make
+
+
+def own_omega(function):
+    """omega = scale g; says so where a function of t tells t = 0 from the other
+    timesteps only, as one does that is written for t / T."""
+
+    def omega(steps: Steps, g: np.ndarray) -> np.ndarray:
+        later = g[steps.t > 0]
+        if _argument(function) == "t" and len(later) > 1:
+            if np.ptp(later) == 0 and np.any(g != later[0]):
+                _log.warning(
+                    "your function of t has one value at t = 0 and another at all the "
+                    "other steps: t is 0 ... %d; name the argument tau for t / T",
+                    steps.num_timesteps - 1,
+                )
+        return steps.scale * g
+
+    return omega
+
+
+def _argument(function) -> str | None:
+    return next(iter(inspect.signature(function).parameters), None)

@@ -1,11 +1,14 @@
 """What a schedule is asked for: a guidance scale on the steps of a grid."""
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
 
 from progguide_jax.diffusion import process
 from progguide_jax.diffusion.levels import Levels
+
+_log = logging.getLogger(__name__)
 
 
 class Steps(NamedTuple):
@@ -48,17 +51,24 @@ def of(
     nodes = None
     if isinstance(timesteps, Levels):
         grid, timesteps = timesteps, timesteps.t[:-1]
-        nodes = timesteps[::-1], _log(grid.r[-2::-1])
+        nodes = timesteps[::-1], _log_of(grid.r[-2::-1])
     elif noise_schedule is not None:
         nodes = np.arange(num_timesteps), noise_schedule.log_r
-    if np.ndim(timesteps) != 1:
+    if np.ndim(timesteps) != 1 or not np.size(timesteps):
         raise ValueError(
             f"timesteps is {timesteps!r:.40}: pass the grid itself [S], such as "
             f"samplers.timesteps({num_timesteps}, 50)"
         )
+    if nodes is None and 2 * np.max(timesteps) < num_timesteps - 1:
+        _log.warning(
+            "timesteps begin at %d and num_timesteps is %d: the noisier half of the "
+            "curve is left out; pass the num_timesteps that the timesteps are of",
+            np.max(timesteps),
+            num_timesteps,
+        )
     return Steps(np.asarray(timesteps), num_timesteps, scale, noise_schedule, nodes)
 
 
-def _log(r: np.ndarray) -> np.ndarray:
+def _log_of(r: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         return np.log(r)
