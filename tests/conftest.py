@@ -2,6 +2,7 @@
 
 import atexit
 import fcntl
+import gc
 import os
 import pathlib
 import shutil
@@ -38,6 +39,18 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     jax.config.update("jax_compilation_cache_dir", _cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+# Tracing leaves much behind that lives: looking through it often finds nothing.
+gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_power_cut():
+    """Waiting for the disk at every file is a twentieth of the time of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -199,6 +199,7 @@ def test_gibbs_with_any_solver(name, settings):
     np.testing.assert_allclose(np.var(x), 1.0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_pcg_is_the_sde_of_cfg_at_half_its_tilt():
     """gamma' = 2 gamma - 1: omega twice that of the SDE."""
     x_T, steps = start(20_000), grid(400)

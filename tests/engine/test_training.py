@@ -401,24 +401,32 @@ def test_labels_and_timesteps_are_drawn_per_example(tiny, monkeypatch):
     assert not np.array_equal(t[0], t[1])
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(
-    tiny, trained, tmp_path, monkeypatch
-):
-    """Killed at step 5, its checkpoint being of step 4: bit for bit the same."""
+def check_killed_at_step_5(config, straight, workdir, monkeypatch):
+    """Its checkpoint being of step 4: bit for bit the same."""
     with monkeypatch.context() as patch:
         fail_at(patch, call=5)
         with pytest.raises(Killed):
-            training.train(tiny, str(tmp_path))
-    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5]
-    assert latest_step(tmp_path) == 4
-    training.train(tiny, str(tmp_path))
-    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+            training.train(config, workdir)
+    assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4, 5]
+    assert latest_step(workdir) == 4
+    training.train(config, workdir)
+    assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4, 5, 6]
     for name in ("loss", "grad_norm"):
-        ours, theirs = ([r[name] for r in rows(d)] for d in (tmp_path, trained))
+        ours, theirs = ([r[name] for r in rows(d)] for d in (workdir, straight))
         assert ours == theirs
-    straight = saved_state(tiny, trained)
-    assert int(straight.step) == 6
-    assert equal(saved_state(tiny, tmp_path), straight)
+    assert int(saved_state(config, straight).step) == 6
+    assert equal(saved_state(config, workdir), saved_state(config, straight))
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(quick, tmp_path, monkeypatch):
+    straight = str(tmp_path / "straight")
+    training.train(quick, straight)
+    check_killed_at_step_5(quick, straight, str(tmp_path / "killed"), monkeypatch)
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_a_unet_too(tiny, trained, tmp_path, monkeypatch):
+    check_killed_at_step_5(tiny, trained, str(tmp_path), monkeypatch)
 
 
 def test_a_finished_run_is_found_and_a_longer_one_goes_on(

@@ -183,7 +183,11 @@ def test_equal_windows_share_all_timesteps(config, num_timesteps, count, windows
 
 @pytest.mark.parametrize(
     "kind",
-    ("intervals", "steps", pytest.param("num_intervals", marks=pytest.mark.slow)),
+    (
+        "intervals",
+        pytest.param("steps", marks=pytest.mark.slow),
+        pytest.param("num_intervals", marks=pytest.mark.slow),
+    ),
 )
 def test_intervals_and_steps_have_figures_of_their_own(config, workdir, kind):
     config.experiment.schedules, config.experiment.scales = ("static",), (3.0,)

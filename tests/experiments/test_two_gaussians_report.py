@@ -214,6 +214,7 @@ def test_what_a_user_typed_is_text_and_not_markup(page, workdir):
     assert "<runs" not in (workdir / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_report(config, workdir):
     paths = [*workdir.glob("figures/*.png"), workdir / "report.html"]
     before = [path.read_bytes() for path in paths]
