@@ -128,6 +128,7 @@ def test_a_reference_is_of_its_split(places, make_tiny):
         statistics.find(config, workdir, statistics.load_extractor(config))
 
 
+@pytest.mark.slow
 def test_grey_arrays_go_through(tmp_path, make_tiny, capsys):
     random, labels = np.random.default_rng(0), np.arange(60) % 3
     images = np.clip(random.normal(80 * labels[:, None, None], 20, (60, 8, 8)), 0, 255)

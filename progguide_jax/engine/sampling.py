@@ -196,7 +196,9 @@ def write_trace(config, folder, run: Run, spec, made: dict[str, Any]) -> None:
         index = np.arange(size) % count  # a batch of nothing else than was asked for
         labels = labels_of(config, index)
         logging.info("tracing what guidance does to %d images, once more", count)
-        found = drawing.trace(run.system, spec, index, labels, run.mesh)
+        with writers.progress(1, "trace") as bar:
+            found = drawing.trace(run.system, spec, index, labels, run.mesh)
+            bar.update()
         arrays = {"t": found.t, "evaluations": found.evaluations}
         for what in ("omega", "applied", "delta", "cosine"):
             for branch, values in getattr(found, what).items():

@@ -270,6 +270,7 @@ def test_a_trace_says_what_guidance_did(tiny, trained, workdir_copy):
     assert (folder / "trace.npz").stat().mtime == before
 
 
+@pytest.mark.slow
 def test_a_trace_is_of_the_images_that_were_asked_for(tiny, trained, workdir_copy):
     """Two of them, though a batch holds 16: the mean of the first two alone."""
     workdir = workdir_copy(trained)

@@ -452,8 +452,19 @@ def test_ctrl_c_is_one_line_and_code_130(capsys, recipe, tmp_path):
     assert not (tmp_path / "error.log").exists()
 
 
+@pytest.fixture
+def usual_signals():
+    """Those of a process that a shell started in the foreground: in the background
+    Ctrl-C is ignored."""
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, usual[number]) for number in usual}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_each_signal_has_its_code(capfd, recipe, tmp_path, number, code):
+def test_each_signal_has_its_code(capfd, recipe, tmp_path, number, code, usual_signals):
     """EX_TEMPFAIL of sysexits.h, and 128 + SIGINT of shells; saved or not."""
     before = signal.getsignal(number)
     arguments = ["prog", f"--config={recipe}", f"--workdir={tmp_path}"]
