@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear_network import CURVE, GRID, LABELS, NS, TS, X_T, net
 
 from progguide_jax.diffusion import (
     levels,
@@ -14,18 +15,6 @@ from progguide_jax.diffusion import (
     solvers,
 )
 from progguide_jax.guidance import projections, rules, schedules
-
-NS = process.ddpm_linear()
-TS = samplers.timesteps(1000, 6)
-LABELS = [0, 1, 2, 0, 1, 2, 0, 1]
-X_T = jax.random.normal(jax.random.key(0), (8, 4, 4, 3))
-GRID = levels.from_timesteps(NS, TS)
-CURVE = np.linspace(0.1, 0.6, 6)
-
-
-def net(params, x, t, cond):
-    """Linear in x, another slope for each label."""
-    return params * x * (1 + 0.1 * jnp.reshape(cond, (-1, 1, 1, 1)))
 
 
 class Flax(nn.Module):

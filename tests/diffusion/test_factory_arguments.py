@@ -1,30 +1,16 @@
 """What users hand to factories, references and systems: a mistake is one line."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from linear_network import CURVE, GRID, LABELS, NS, TS, X_T, net
 
 from progguide_jax.diffusion import (
     levels,
-    process,
     samplers,
     solvers,
     system,
 )
 from progguide_jax.guidance import projections, references, rules, schedules
-
-NS = process.ddpm_linear()
-TS = samplers.timesteps(1000, 6)
-LABELS = [0, 1, 2, 0, 1, 2, 0, 1]
-X_T = jax.random.normal(jax.random.key(0), (8, 4, 4, 3))
-GRID = levels.from_timesteps(NS, TS)
-CURVE = np.linspace(0.1, 0.6, 6)
-
-
-def net(params, x, t, cond):
-    """Linear in x, another slope for each label."""
-    return params * x * (1 + 0.1 * jnp.reshape(cond, (-1, 1, 1, 1)))
 
 
 @pytest.mark.parametrize("given", [["null"], "null", {"null": None}])

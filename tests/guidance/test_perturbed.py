@@ -1,18 +1,18 @@
 """Self-attention guidance by hand, on a model whose attention is a given map."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_system
+from toy_system import LABEL, NS, T, X
 
-from progguide_jax.diffusion import prediction, process, system
+from progguide_jax.diffusion import prediction, process
 from progguide_jax.guidance import references
 from progguide_jax.guidance.references import perturbed
 
-NS = process.ddpm_linear(100)
-X = np.random.default_rng(0).normal(size=(3, 6, 6, 2)).astype(np.float32)
-LABEL = np.array([0, 1, 0])
-T = np.array([20, 50, 80])
 # attention that the pixels of a layer of 2 x 2 get: mean 1
 SEEN = np.array(
     [[[2.0, 0.5], [0.4, 1.1]], [[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [4.0, 0.0]]]
@@ -26,28 +26,13 @@ def eps_of(np_, x, sigma, label):
 
 
 def model(kind="eps", seen=SEEN):
-    def raw(x, level, label):
-        alpha, sigma = (prediction.per_image(v, x) for v in level[1:])
-        eps = eps_of(jnp, x, sigma, label)
-        x0 = (x - sigma * eps) / alpha
-        return {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[kind]
-
     def disturbed(cond, way, layers):
         assert way == "attended" and layers == ("middle",)
         fn = jax.tree_util.Partial(lambda x, level, label: jnp.asarray(seen, x.dtype))
         return prediction.Branch(fn, cond)
 
-    fn = jax.tree_util.Partial(raw)
-    return system.System(
-        branch=lambda cond: prediction.Branch(fn, cond, kind),
-        noise_schedule=NS,
-        shape=X.shape[1:],
-        condition=np.asarray,
-        null=2,
-        decode=lambda x: x,
-        origin={},
-        perturbed=disturbed,
-    )
+    eps = functools.partial(eps_of, jnp)
+    return toy_system.of(eps, kind, lambda branch: disturbed)
 
 
 def both(label):

@@ -1,16 +1,15 @@
 """Sliding window guidance against NumPy that goes pixel by pixel."""
 
-import jax
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_system
+from toy_system import LABEL, NS, T, X
 
-from progguide_jax.diffusion import prediction, process, system
+from progguide_jax.diffusion import prediction, process
 from progguide_jax.guidance import references
-
-NS = process.ddpm_linear(100)
-X = np.random.default_rng(0).normal(size=(3, 6, 6, 2)).astype(np.float32)
-LABEL, T = np.array([0, 1, 0]), np.array([20, 50, 80])
 
 
 def knows_all(np_, x, sigma, label):
@@ -20,30 +19,14 @@ def knows_all(np_, x, sigma, label):
 
 
 def model(kind):
-    def raw(x, level, label):
-        alpha, sigma = (prediction.per_image(v, x) for v in level[1:])
-        eps = knows_all(jnp, x, sigma, label)
-        x0 = (x - sigma * eps) / alpha
-        return {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[kind]
+    def perturbed(branch):
+        def window(cond, way, size):
+            assert way == "window"
+            return branch(cond)
 
-    def window(cond, way, size):
-        assert way == "window"
-        return branch(cond)
+        return window
 
-    def branch(cond):
-        return prediction.Branch(fn, cond, kind)
-
-    fn = jax.tree_util.Partial(raw)
-    return system.System(
-        branch=branch,
-        noise_schedule=NS,
-        shape=X.shape[1:],
-        condition=np.asarray,
-        null=2,
-        decode=lambda x: x,
-        origin={},
-        perturbed=window,
-    )
+    return toy_system.of(functools.partial(knows_all, jnp), kind, perturbed)
 
 
 def by_hand(size, corners, masked):
