@@ -1,6 +1,7 @@
 """Where an image that is not finite went astray."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +39,12 @@ def of_image(
     x_T,
     rows: loop.Rows,
     keys,
-    *loop_settings,
-    i,
+    rule,
+    projection,
+    index: int,
 ) -> str:
-    """The same of image i of a batch, which is drawn once more; loop_settings: the rule
-    and the projection."""
-    one = slice(i, i + 1)
+    """The same of one image of a batch, which is drawn once more."""
+    one = slice(index, index + 1)
     shared = asking.share(
         {
             name: dataclasses.replace(
@@ -54,9 +55,7 @@ def of_image(
     )
     omega = {n: v[:, one] if v.ndim == 2 else v for n, v in rows.omega.items()}
     rows = rows._replace(omega=omega)
-    again = jax.jit(
-        lambda *given: loop.scan(*given, *loop_settings, view=jnp.asarray)[1]
-    )
-    states = again(shared, x_T[one], rows, keys[one])
+    again = jax.jit(functools.partial(loop.scan, view=jnp.asarray))
+    _, states = again(shared, x_T[one], rows, keys[one], rule, projection)
     states = np.concatenate([np.asarray(x_T[one])[None], np.asarray(states)])
     return first(shared, states, rows, keys[one])

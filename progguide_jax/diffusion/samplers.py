@@ -191,7 +191,7 @@ def solve(
     )  # fmt: skip
     if not isinstance(finite, jax.core.Tracer) and not np.all(finite):
         lost = np.flatnonzero(~np.asarray(finite))
-        why = faults.of_image(branches, x_T, rows, keys, rule, projection, i=lost[0])
+        why = faults.of_image(branches, x_T, rows, keys, rule, projection, lost[0])
         _log.warning(
             "x_0 is not finite in %d of %d images, the first one %s",
             len(lost), len(x_T), why,
