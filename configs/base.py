@@ -18,7 +18,15 @@ section, placeholder = ml_collections.ConfigDict, config_dict.placeholder
 def get_config() -> ml_collections.ConfigDict:
     c = section()
     c.seed = 0  # initial parameters, batch order, noise; sampling has its own seed
-    c.distributed = False  # call jax.distributed.initialize() first (TPU pods)
+    # several hosts must run this command; those of a TPU pod, of SLURM and of Open MPI
+    # find each other without it
+    c.distributed = False
+    c.hosts = section()  # where nothing else says who they are; not kept in config.json
+    c.hosts.coordinator_address = ""  # HOST:PORT of the host with process_id 0
+    c.hosts.num_processes = 0  # how many hosts run this command
+    c.hosts.process_id = -1  # the number of this one, from 0
+    c.hosts.local_device_ids = ()  # numbers of the GPUs it uses; () = all of them
+    c.hosts.timeout = 300  # seconds to wait for the others at the start
     c.allow_config_change = False  # resume although the config differs
 
     c.data = section()
@@ -92,6 +100,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.student_t.degrees = 4.0  # of freedom; fewer have heavier tails
     c.train.min_snr = section()
     c.train.min_snr.gamma = 5.0  # SNRs above it weigh no more (Hang et al. 2023)
+    # split parameters, their average and Adam's moments over the devices (FSDP) instead
+    # of keeping them whole on each: less memory, more communication, the same training
+    c.train.fsdp = False
     c.train.log_every = 100  # updates
     c.train.checkpoint_every = 5_000  # updates
     c.train.keep = 3  # checkpoints

@@ -32,6 +32,7 @@ FLOORS = {
     "scoring": 2,
     "experiments": 2,
     "doctor": 2,
+    "launch": 2,
 }
 # floor 2, in the order in which a user types the commands: nothing imports what follows
 ORDER = ("systems", "engine", "scoring", "experiments")

@@ -40,8 +40,6 @@ def train(config, workdir: str) -> None:
     config_lib.set_damaged_aside(workdir)
     config = build.identified(config, workdir)
     config_lib.check_resume(workdir, config)
-    if jax.process_count() > 1:
-        checkpoints.check_shared(workdir)
     if _is_finished(config, workdir, mesh):
         config_lib.write_missing_provenance(workdir, config)
         return
@@ -89,13 +87,14 @@ def _train_from(config, workdir, mesh, dataset, train_state, saved) -> None:
 
 
 def initial_state(config, mesh, saved: checkpoints.Checkpoints) -> build.TrainState:
-    """The newest checkpoint, or a fresh state; born replicated over the mesh."""
+    """The newest checkpoint, or a fresh state; born as the mesh is to hold it."""
     if saved.latest_step() is None:
         # it runs once: on a CPU, compiling it well takes longer than running it
         quick = {"xla_backend_optimization_level": 0}
+        abstract = _abstract_state(config, mesh)
         return jax.jit(
             functools.partial(build.create, config, build.network(config)),
-            out_shardings=sharding.replicated(mesh),
+            out_shardings=jax.tree.map(lambda x: x.sharding, abstract),
             compiler_options=quick if jax.default_backend() == "cpu" else None,
         )()
     train_state, _ = saved.restore(_abstract_state(config, mesh))
@@ -104,12 +103,16 @@ def initial_state(config, mesh, saved: checkpoints.Checkpoints) -> build.TrainSt
 
 
 def _abstract_state(config, mesh) -> build.TrainState:
-    """Its shapes, replicated over the mesh."""
+    """Its shapes, and how the mesh holds them: whole, or split with train.fsdp."""
     create = functools.partial(build.create, config, build.network(config))
-    repl = sharding.replicated(mesh)
+    shapes = jax.eval_shape(create)
+    held = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
+    if config.train.fsdp:
+        held = sharding.split_state(mesh, shapes)
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=repl),
-        jax.eval_shape(create),
+        lambda x, how: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=how),
+        shapes,
+        held,
     )
 
 
@@ -185,20 +188,23 @@ def train_step(
 
 
 def compiled_step(config, mesh):
-    """`train_step` under jit: replicated state (donated), batch split over the mesh."""
+    """`train_step` under jit: the state (donated) as the mesh holds it, the batch split
+    over the mesh."""
     repl, split = sharding.replicated(mesh), sharding.batch(mesh)
+    held = jax.tree.map(lambda x: x.sharding, _abstract_state(config, mesh))
+    # a network with dropout, and parameters that are split, are left to the partitioner
     module = build.network(config)
     step = functools.partial(
         train_step,
         config=config,
         module=module,
         optimizer=build.optimizer(config),
-        mesh=None if getattr(module, "dropout", 0) else mesh,
+        mesh=None if getattr(module, "dropout", 0) or config.train.fsdp else mesh,
     )
     return jax.jit(
         step,
-        in_shardings=(repl, split),
-        out_shardings=(repl, repl),
+        in_shardings=(held, split),
+        out_shardings=(held, repl),
         donate_argnums=0,
     )
 
@@ -206,7 +212,7 @@ def compiled_step(config, mesh):
 def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
     first, last = int(train_state.step), config.train.num_steps
     step_fn = compiled_step(config, mesh)
-    draw_grid = grids.drawer(config, workdir, mesh, writer)
+    draw = grids.drawer(config, workdir, mesh, writer)
     metadata = {"config": config_lib.digest(config)}
     rows = sharding.host_rows(config.train.batch_size)
     window = _Window(first)
@@ -225,7 +231,7 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
 
     stream = batches.prefetch(make_batch, first, last)
     if grids.lacking(config, workdir, first):  # stopped before it was drawn
-        draw_grid(first, train_state.ema_params)
+        draw(first, sharding.whole(mesh, train_state.ema_params))
     bar = writers.progress(last, "train", initial=first)
     with bar:
         for index, batch in stream:
@@ -246,7 +252,7 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
             # the grid last: it may take minutes, and one that is lacking is drawn later
             if grids.due(config, done):
                 window.check()
-                draw_grid(done, train_state.ema_params)
+                draw(done, sharding.whole(mesh, train_state.ema_params))
     if saved.should_stop(last + 1):  # during the last grid
         raise stopping.interrupted(f"step {last}")
 

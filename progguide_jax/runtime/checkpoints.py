@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from progguide_jax.runtime import digests, files, stopping
+from progguide_jax.runtime import digests, files, sharding, stopping
 
 
 class _Damaged(Exception):
@@ -33,9 +33,9 @@ class _Damaged(Exception):
 class Checkpoints:
     """The checkpoints of one run; use it in a `with`, which waits for a pending save.
 
-    A state is any dataclass pytree with an attribute `ema_params`, whose leaves every
-    host can read whole (replicated, or all on this host). clear: remove saves that were
-    killed, which only the one who trains in the directory may do.
+    A state is any dataclass pytree with an attribute `ema_params`, replicated over the
+    devices or split over them, in the same way on every host. clear: remove saves that
+    were killed, which only the one who trains in the directory may do.
     """
 
     def __init__(self, directory: str, keep: int = 3, clear: bool = False):
@@ -88,7 +88,7 @@ class Checkpoints:
         items = _split(state)
         self.wait()  # before counting the space that is left
         self._check_space(sum(x.nbytes for x in jax.tree.leaves(items)))
-        leaves = {item: digests.table(tree) for item, tree in items.items()}
+        leaves = {item: _table(tree) for item, tree in items.items()}
         meta = {"metadata": metadata, "leaves": leaves}
         meta = {**meta, "digest": digests.json_digest(meta)}
         args = {k: ocp.args.StandardSave(v) for k, v in items.items()}
@@ -195,7 +195,7 @@ class Checkpoints:
             }
             items = self._manager.restore(step, args=ocp.args.Composite(**args))
             for item in targets:
-                for name, entry in digests.table(items[item]).items():
+                for name, entry in _table(items[item]).items():
                     if entry != meta["leaves"][item][name]:
                         raise _Damaged(f"the checksum of {name} differs")
         return {item: items[item] for item in targets}, meta["metadata"]
@@ -273,6 +273,11 @@ def _split(state: Any) -> dict[str, Any]:
         "state": dataclasses.replace(state, ema_params=None),
         "ema": state.ema_params,
     }
+
+
+def _table(tree: Any) -> dict[str, list[Any]]:
+    """`digests.table` of arrays that other hosts hold parts of; all must call this."""
+    return digests.table(sharding.to_host(tree))
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

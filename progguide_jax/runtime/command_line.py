@@ -4,9 +4,9 @@
     python sample.py --workdir=DIR --config.guidance.schedule=gn
 
 Exit codes: 0; 1 for an error while running; 2 for a command that cannot be run as it
-is written; 75 for SIGTERM and 130 for Ctrl-C, after which the same command goes on from
-what is saved. An error is one line on stderr; that of code 1 has its traceback in
-WORKDIR/error.log.
+is written; 75 for SIGTERM, or another host that is gone, and 130 for Ctrl-C, after
+which the same command goes on from what is saved. An error is one line on stderr; that
+of code 1 has its traceback in WORKDIR/error.log.
 """
 
 import contextlib
@@ -24,10 +24,17 @@ import jax
 from absl import flags
 from etils import epath
 
+from progguide_jax.runtime import (
+    checkpoints,
+    files,
+    hosts,
+    liveness,
+    parsing,
+    stopping,
+)
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import files, parsing, stopping
 
-_TRY_AGAIN, _CTRL_C = 75, 130  # EX_TEMPFAIL of sysexits.h; what shells say of SIGINT
+_TRY_AGAIN, _CTRL_C = liveness.AGAIN, 130  # the second is what shells say of SIGINT
 _LONGEST = 500  # characters of an error line
 # what a user can do something about; others are mistakes in the program
 _ERRORS = (
@@ -58,7 +65,7 @@ def run(
     """
     argv = list(sys.argv if argv is None else argv)
     _log_to_stderr()
-    config = None
+    config = watch = None
     try:
         config = parsing.recipe(argv)
         config, workdir, given = parsing.parse(argv, config)
@@ -72,27 +79,61 @@ def run(
         with stopping.terminable():
             _check_writable(workdir)
             check(config, given)
+            several = hosts.join(config)
             _set_up_devices(config)
-            if config.distributed and jax.process_index() != 0:
-                logging.getLogger().setLevel(logging.WARNING)
+            if several:
+                watch = liveness.start(hosts.named_address(config, os.environ))
+                _compare_hosts(config, workdir)
             main(config, workdir)
-        (epath.Path(workdir) / "error.log").unlink(missing_ok=True)
+        if _is_first_host():
+            (epath.Path(workdir) / "error.log").unlink(missing_ok=True)
     except stopping.Terminated:
-        print(
-            "terminated: the same command goes on from what is saved", file=sys.stderr
-        )
-        sys.exit(_TRY_AGAIN)
+        words = "terminated: the same command goes on from what is saved"
+        code = _TRY_AGAIN
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(_CTRL_C)
-    except stopping.Stopped as stop:  # which says what was saved
+        words, code = "interrupted", _CTRL_C
+    except stopping.Stopped as stop:  # which says what was saved, on every host
+        if watch:
+            watch.leave(failed=False)
         print(f"interrupted: {_first_line(stop)}", file=sys.stderr)
         sys.exit(_TRY_AGAIN if stop.signum == signal.SIGTERM else _CTRL_C)
     except _ERRORS as error:
-        with contextlib.suppress(OSError):  # the disk may be full
-            (epath.Path(workdir) / "error.log").write_text(traceback.format_exc())
+        _keep_traceback(workdir)
         words = _out_of_memory(error, config, sections) or error
-        _fail(_as_typed(_first_line(words), config), 1)
+        words = _shortened(f"error: {_as_typed(_first_line(words), config)}", _LONGEST)
+        code = 1
+    else:
+        if watch:
+            watch.leave(failed=False)
+        return
+    if watch:
+        watch.fail(words, code)
+    print(words, file=sys.stderr)
+    sys.exit(code)
+
+
+def _compare_hosts(config: Any, workdir: str) -> None:
+    """ValueError on all hosts unless they run the same in the same workdir."""
+    if not _is_first_host():
+        logging.getLogger().setLevel(logging.WARNING)
+    settings = config_lib.flat(config_lib.to_dict(config))
+    del settings["data.dir"]  # the data are compared when they are read
+    code = {"digest of the package's code": hosts.code_digest()}
+    hosts.agree(settings | code | config_lib.versions())
+    checkpoints.check_shared(workdir)
+
+
+def _is_first_host() -> bool:
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def _keep_traceback(workdir: str) -> None:
+    """That of the error at hand: in error.log; hosts that write no files print it."""
+    if not _is_first_host():
+        traceback.print_exc()
+        return
+    with contextlib.suppress(OSError):  # the disk may be full
+        (epath.Path(workdir) / "error.log").write_text(traceback.format_exc())
 
 
 def _out_of_memory(error: Exception, config: Any, sections: Sequence[str]) -> str:
@@ -120,16 +161,7 @@ def _check_writable(workdir: str) -> None:
 
 
 def _set_up_devices(config: Any) -> None:
-    """Join the other hosts; on the CPU backend make each usable core a device."""
-    if config.distributed:
-        try:
-            jax.distributed.initialize()
-        except (RuntimeError, ValueError) as error:
-            _fail(
-                f"jax.distributed: {_first_line(error)} (set config.distributed only "
-                "where several hosts run this command)",
-                2,
-            )
+    """On the CPU backend make each usable core a device."""
     flags_set = "xla_force_host_platform_device_count" in os.environ.get(
         "XLA_FLAGS", ""
     )

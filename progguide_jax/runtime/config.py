@@ -21,20 +21,24 @@ import ml_collections
 from etils import epath
 from ml_collections import config_dict
 
-from progguide_jax.runtime import files, sharding, upgrades
+from progguide_jax.runtime import files, hosts, sharding, upgrades
 
 # What may change between the start of a training run and its continuation.
 _TRAINING_SECTIONS = ("seed", "data", "noise", "model", "train")
 _HARMLESS = """train.num_steps train.log_every train.checkpoint_every train.keep
-    train.sample_every train.sample_steps data.dir""".split()
+    train.sample_every train.sample_steps train.fsdp data.dir""".split()
 
 _PACKAGES = """jax jaxlib flax optax orbax-checkpoint numpy ml_collections clu
     tensorflow-datasets tensorflow-cpu tensorflow""".split()
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:
-    """Every key, sorted; tuples become lists."""
-    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+    """Every key, sorted, but for who the hosts are; tuples become lists."""
+    tree = config.to_dict()
+    tree.pop("hosts", None)
+    if "distributed" in tree:
+        tree["distributed"] = False
+    return json.dumps(tree, indent=2, sort_keys=True) + "\n"
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
@@ -43,7 +47,8 @@ def from_json(text: str) -> ml_collections.ConfigDict:
     value = json.loads(text)
     if not isinstance(value, dict):
         raise ValueError("not a config: the JSON is no object")
-    return ml_collections.ConfigDict(_typed(upgrades.upgrade(value)))
+    value = {"hosts": hosts.UNNAMED} | upgrades.upgrade(value)
+    return ml_collections.ConfigDict(_typed(value))
 
 
 def _typed(value: Any) -> Any:

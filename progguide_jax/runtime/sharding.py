@@ -1,8 +1,9 @@
 """One mesh over every device, its two shardings, and the way in and out of it.
 
 Programs are written for the global batch and compiled with `jit`; a batch is split
-over the mesh along its leading axis and everything else is replicated. On a CPU each
-core can be a device of the same mesh.
+over the mesh along its leading axis and everything else is replicated, but for the
+state of a training that asks to split it too. On a CPU each core can be a device of the
+same mesh.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,24 @@ def batch(mesh: jax.sharding.Mesh, axis: int = 0) -> jax.sharding.NamedSharding:
     """`axis` is split over the devices, the other axes are whole."""
     spec = jax.sharding.PartitionSpec(*[None] * axis, "data")
     return jax.sharding.NamedSharding(mesh, spec)
+
+
+def split_state(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+    """A sharding for each leaf (of any that have a shape): its longest axis that the
+    devices can share is split over them; one that has none is whole on each. With a
+    batch split over the same axis this is ZeRO-3, or FSDP (Rajbhandari et al. 2020)."""
+
+    def of(leaf: Any) -> jax.sharding.NamedSharding:
+        sizes = [n if n % mesh.size == 0 else 0 for n in leaf.shape]
+        longest = int(np.argmax(sizes)) if any(sizes) else None
+        return replicated(mesh) if longest is None else batch(mesh, longest)
+
+    return jax.tree.map(of, tree)
+
+
+def whole(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+    """The tree with every leaf whole on each device."""
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
 
 
 def check_batch(
@@ -73,12 +92,12 @@ def value_and_grad(loss: Callable[..., jax.Array], mesh: jax.sharding.Mesh | Non
     Left to itself the partitioner has them meet once for each parameter, which on CPU
     devices costs a small network a quarter of its step.
     """
-    whole = jax.value_and_grad(loss)
+    alone = jax.value_and_grad(loss)
     if mesh is None or mesh.size == 1:
-        return whole
+        return alone
 
     def mine(params, *rows):
-        found = whole(params, *rows)
+        found = alone(params, *rows)
         if jax.default_backend() != "cpu":  # there the compiler joins and overlaps them
             return jax.lax.pmean(found, "data")
         flat, unravel = flatten_util.ravel_pytree(found)

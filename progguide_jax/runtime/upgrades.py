@@ -66,6 +66,7 @@ _ADDED: dict[str, Any] = {
     "train.loss_weight": "uniform",
     "train.min_snr.gamma": 5.0,
     "train.noise": "gaussian",
+    "train.fsdp": False,
     "train.student_t.degrees": 4.0,
     "checkpoint.step": 0,
     "guidance.references": ["null"],

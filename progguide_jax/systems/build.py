@@ -1,6 +1,7 @@
 """From a config to what a run is made of: network, noise schedule, optimiser, state."""
 
 import functools
+import hashlib
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,7 @@ from flax import struct
 
 from progguide_jax import data, networks
 from progguide_jax.diffusion import losses, process, train_noises
-from progguide_jax.runtime import checkpoints, digests, sharding
+from progguide_jax.runtime import checkpoints, digests, hosts, sharding
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.systems import classifier_checks, entries
 
@@ -50,7 +51,10 @@ def load_data(config, split: str = "train") -> data.Dataset:
     settings = entries.common(config, "data") | entries.settings(config, "data.name")
     del settings["flip"]
     if config.data.name in data.FILES:
-        return data.load(**settings, split=split)
+        dataset = data.load(**settings, split=split)
+        if jax.process_count() > 1:
+            hosts.agree({f"{split} split": hashlib.sha256(dataset.images).hexdigest()})
+        return dataset
     return _generated(split, **settings)
 
 

@@ -14,6 +14,7 @@ import ml_collections
 from progguide_jax import registry
 from progguide_jax.diffusion import levels, process
 from progguide_jax.guidance import curves
+from progguide_jax.runtime import hosts
 from progguide_jax.systems import (
     build,
     classifier_checks,
@@ -55,8 +56,8 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         "at least 0",
         lambda x: x >= 0,
         """train.warmup_steps train.sample_every checkpoint.step sample.offset
-        guidance.autoguidance.step sample.euler.churn_min sample.euler.churn_max
-        sample.heun.churn_min sample.heun.churn_max""",
+        guidance.autoguidance.step hosts.num_processes sample.euler.churn_min
+        sample.euler.churn_max sample.heun.churn_min sample.heun.churn_max""",
     ),
     (
         "finite and at least 0",
@@ -65,10 +66,11 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         sample.heun.churn_noise""",
     ),
     ("above 0", lambda x: x > 0, "guidance.apg.norm_threshold"),
+    ("at least -1", lambda x: x >= -1, "hosts.process_id"),
     (
         "finite and above 0",
         lambda x: 0 < x < math.inf,
-        """data.two_gaussians.std train.learning_rate train.grad_clip
+        """hosts.timeout data.two_gaussians.std train.learning_rate train.grad_clip
         train.exit_weight train.min_snr.gamma guidance.pcs.power guidance.clip.bound
         guidance.dynamic_threshold.bound sample.karras.rho""",
     ),
@@ -115,6 +117,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             registry.check(key, key_checks.get(config, key), choices)
         key_checks.check_sizes(config)
         key_checks.check_ranges(config, _RANGES)
+        hosts.check(config.hosts)
         for line in entries.unused([config], ("data", "noise", "model", "train")):
             raise ValueError(line)
         _check_data(config)

@@ -12,7 +12,7 @@ from progguide_jax.scoring import eval_checks
 from progguide_jax.systems import build, validation
 
 # Keys that take any value of their type, or are checked only where they are used.
-FREE = """distributed allow_config_change data.dir data.digest data.flip
+FREE = """distributed train.fsdp allow_config_change data.dir data.digest data.flip
     model.unet.sigma_skip sample.double_batch sample.trace sample.export_adm
     eval.weights eval.reference eval.samples eval.per_class""".split()
 
