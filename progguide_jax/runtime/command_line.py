@@ -65,7 +65,7 @@ def run(
     """
     argv = list(sys.argv if argv is None else argv)
     _log_to_stderr()
-    config = watch = None
+    config, watch, met = None, None, False
     try:
         config = parsing.recipe(argv)
         config, workdir, given = parsing.parse(argv, config)
@@ -101,13 +101,13 @@ def run(
         _keep_traceback(workdir)
         words = _out_of_memory(error, config, sections) or error
         words = _shortened(f"error: {_as_typed(_first_line(words), config)}", _LONGEST)
-        code = 1
+        code, met = 1, isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in words
     else:
         if watch:
             watch.leave(failed=False)
         return
     if watch:
-        watch.fail(words, code)
+        watch.fail(words, code, met)
     print(words, file=sys.stderr)
     sys.exit(code)
 

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import socket
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,19 +51,29 @@ def join(config: Any) -> bool:
     Who they are is said by config.hosts, or by JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES, JAX_PROCESS_ID and JAX_LOCAL_DEVICE_IDS, or found out by jax from
     SLURM, Open MPI or a TPU pod. config.distributed: there must be others. ValueError
-    where a setting lacks, or the others do not come within config.hosts.timeout.
+    where a setting lacks. Ends the process with a line and code 1 if the others do not
+    come within config.hosts.timeout.
     """
     how = arguments(config, os.environ)
     if how is None:
         return False
+    seconds = int(config.hosts.timeout)
+    late = threading.Timer(seconds, _give_up, [seconds])
+    late.daemon = True
+    late.start()
     try:
-        jax.distributed.initialize(
-            **how, initialization_timeout=int(config.hosts.timeout)
-        )
+        # jax ends the process itself, by a signal, when its own time is over
+        jax.distributed.initialize(**how, initialization_timeout=seconds + 60)
     except (RuntimeError, ValueError) as error:
         if "coordinator_address" in str(error) and not config.distributed:
             return False  # a TPU that is no pod
-        raise ValueError(_why_not(error, config)) from error
+        raise ValueError(
+            f"jax.distributed: {str(error).strip().splitlines()[0]} (name "
+            "hosts.coordinator_address, num_processes and process_id, or leave out "
+            "distributed where there is one host)"
+        ) from error
+    finally:
+        late.cancel()
     if sees_every_gpu(os.environ) and "local_device_ids" not in how:
         for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
             jax.config.update(name, "all")
@@ -210,18 +221,13 @@ def _check_number(process_id: int, num_processes: int) -> None:
         )
 
 
-def _why_not(error: Exception, config: Any) -> str:
-    words = str(error).strip().splitlines()[0]
-    if "DEADLINE_EXCEEDED" in words or "timed out" in words.lower():
-        return (
-            f"the other hosts did not come within {config.hosts.timeout} s "
-            "(hosts.timeout): start the same command on all, and see that they reach "
-            "the address and port of host 0"
-        )
-    return (
-        f"jax.distributed: {words} (name hosts.coordinator_address, num_processes and "
-        "process_id, or leave out distributed where there is one host)"
+def _give_up(seconds: int) -> None:
+    words = (
+        f"error: the other hosts did not come within {seconds} s (hosts.timeout): "
+        "start the same command on all, and see that they reach the port of host 0"
     )
+    os.write(2, f"{words}\n".encode())
+    os._exit(1)
 
 
 def gathered(text: str) -> list[str]:

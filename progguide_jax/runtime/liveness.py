@@ -52,11 +52,12 @@ class Watch:
                 others = self._links.keys()
                 self._news.wait_for(lambda: self._gone >= others, GRACE + BEAT)
 
-    def fail(self, words: str, code: int) -> NoReturn:
-        """Print the words and end, and let the others end; unless they say so first:
-        what is met when another host is gone or failed has that for its cause."""
-        time.sleep(BEAT)
-        if self._failed:
+    def fail(self, words: str, code: int, met: bool = False) -> NoReturn:
+        """Print the words and end, and let the others end. met: this host may only have
+        met the end of another, which is then what is said."""
+        if met:
+            time.sleep(BEAT)
+        if met and self._failed:
             words = f"error: {_FAILED.format(min(self._failed))}"
         print(words, file=sys.stderr)
         self.leave(failed=True)

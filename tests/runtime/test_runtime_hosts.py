@@ -109,19 +109,22 @@ def test_a_task_of_slurm_sees_the_gpus_that_are_its_own(changes, every):
     assert not hosts.sees_every_gpu(changes)  # outside of SLURM jax takes all
 
 
-def test_joining_waits_as_long_as_it_is_told_and_says_who_did_not_come(monkeypatch):
-    seen = {}
+def test_joining_waits_as_long_as_it_is_told(monkeypatch):
+    seen, waited = {}, []
 
-    def initialize(**arguments):
-        seen.update(arguments)
-        raise RuntimeError("DEADLINE_EXCEEDED: Barrier timed out.\nmore of it")
+    class Timer:
+        def __init__(self, seconds, function, arguments):
+            waited.append((seconds, arguments))
 
-    monkeypatch.setattr(hosts.jax.distributed, "initialize", initialize)
+        start = cancel = lambda self: None
+
+    monkeypatch.setattr(hosts.threading, "Timer", Timer)
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda **k: seen.update(k))
     for name, value in ADDRESS.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="did not come within 7 s"):
-        hosts.join(config(timeout=7))
-    assert seen == WHOLE | {"initialization_timeout": 7}
+    assert hosts.join(config(timeout=7))
+    # jax's own end, a signal, comes later than the line
+    assert seen == WHOLE | {"initialization_timeout": 67} and waited == [(7, [7])]
 
 
 @pytest.mark.parametrize("distributed", [False, True])

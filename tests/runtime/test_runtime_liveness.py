@@ -109,6 +109,8 @@ def test_what_follows_from_anothers_error_is_not_what_is_said(company, capsys):
     hosts.leave(1, failed=True)
     hosts.speaker = 0
     with pytest.raises(Ended):
-        hosts.watches[0].fail("error: Gloo AllGather failed: closed by peer", 1)
+        hosts.watches[0].fail(
+            "error: Gloo AllGather failed: closed by peer", 1, met=True
+        )
     said = capsys.readouterr().err
     assert "host 1 stopped with an error" in said and "Gloo" not in said
