@@ -64,16 +64,23 @@ def shared(
 
 def needs_curve(cells: Iterable[cells_lib.Cell]) -> bool:
     """Whether the schedule of a cell reads the curve of the workdir."""
-    chosen = [entries.settings(cell.config, "guidance.schedule") for cell in cells]
-    return any(not settings["curve"] for settings in chosen if "curve" in settings)
+    return any(not settings["curve"] for settings in _of_curves(cells))
+
+
+def _of_curves(cells: Iterable[cells_lib.Cell]) -> list[dict[str, Any]]:
+    """The settings of the schedules of the cells that read a probed curve."""
+    found = [
+        entries.settings(cell.config, "guidance.schedule", name)
+        for cell in cells
+        for name in entries.used(cell.config, "guidance.schedule")
+    ]
+    return [settings for settings in found if "curve" in settings]
 
 
 def check_curves(cells: Iterable[cells_lib.Cell], workdir: str) -> None:
     """FileNotFoundError without a curve that the schedule of a cell reads."""
-    for cell in cells:
-        chosen = entries.settings(cell.config, "guidance.schedule")
-        if "curve" in chosen:
-            probing.curve_made_by(chosen["curve"] or probing.curve_path(workdir))
+    for settings in _of_curves(cells):
+        probing.curve_made_by(settings["curve"] or probing.curve_path(workdir))
 
 
 def check_given(

@@ -102,6 +102,28 @@ def test_a_reference_may_have_a_scale_of_its_own(tiny):
     np.testing.assert_array_equal(own["null"], same["null"])
 
 
+def test_a_reference_may_have_a_schedule_of_its_own(tiny, tmp_path):
+    """With its scale and without, a table among them, which is read for it alone."""
+    tiny.guidance.references = ("null", "autoguidance", "icg")
+    tiny.guidance.schedule, tiny.guidance.scale = "linear", 2.0
+    tiny.guidance.autoguidance.schedule, tiny.guidance.autoguidance.scale = (
+        "static",
+        1.0,
+    )
+    tiny.guidance.icg.schedule = "table"
+    np.savetxt(tmp_path / "w.txt", np.arange(20.0))
+    tiny.guidance.table.file = str(tmp_path / "w.txt")
+    made = weights.make(tiny, "", {})
+    tau = np.array([15, 10, 5, 0]) / 20
+    wanted = {"null": 2 * (1 - tau) / (1 - tau).mean(), "guide": np.ones(4)}
+    wanted["icg"] = 2 * tau / tau.mean()
+    for branch, values in wanted.items():
+        np.testing.assert_allclose(made[branch], values, rtol=1e-6)
+    tiny.guidance.references = ("autoguidance", "icg")  # and the common one is not read
+    tiny.guidance.schedule = "gn"
+    assert set(weights.make(tiny, "", {})) == {"guide", "icg"}
+
+
 def test_an_interval_without_a_sampling_timestep_is_refused(tiny):
     tiny.guidance.schedule = "interval"
     window = tiny.guidance.interval
