@@ -61,6 +61,13 @@ NOT_BUILT = {
 }
 
 
+def _of_one() -> str:
+    """The rules that take one reference only."""
+    entries = rules.RULES.items()
+    *first, last = [f"`{k}`" for k, e in entries if e.make().references == "one"]
+    return f"{', '.join(first)} and {last}"
+
+
 def chapters() -> list[Chapter]:
     """What the page shows, in its order."""
     orders = {
@@ -94,7 +101,10 @@ def chapters() -> list[Chapter]:
         Chapter(
             "Rules: how",
             "What is made of the predictions. Neutral is the setting at which a rule "
-            "is CFG or the conditional model; a test holds each to it.",
+            "is CFG or the conditional model; a test holds each to it. Of several "
+            "references `cfg` takes each by its own ω_k; the others see their weighted "
+            "mean, p_u = Σ ω_k p_k / Σ ω_k, with ω = Σ ω_k, so that ω Δ is the sum of "
+            f"all; {_of_one()} take one only.",
             {name: entry.make for name, entry in rules.RULES.items()},
             ("Formula", "Space", "Cost", "Neutral"),
         ),

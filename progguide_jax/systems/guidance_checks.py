@@ -27,11 +27,6 @@ def _check_guidance(config) -> None:
             f"guidance.references is {chosen}: name each reference once, at least one "
             "to guide against"
         )
-    if len(against) > 1 and not rules.RULES[guidance.rule].several:
-        raise ValueError(
-            f"guidance.rule {guidance.rule!r} takes one reference and there are "
-            f"{', '.join(chosen)}: use cfg, or leave one out"
-        )
     _check_scale("guidance.scale", config, guidance.schedule)
     for name in chosen:
         _check_reference(config, name, alone=len(against) == 1)
@@ -166,6 +161,11 @@ def _check_settings(config) -> None:
             made[key] = make(name, **entries.settings(config, key))
         except ValueError as error:
             raise ValueError(f"{key.split('.')[0]}.{name}: {error}") from error
+    against = [references.REFERENCES[n].branch for n in config.guidance.references]
+    try:
+        made["guidance.rule"].check_references(b for b in against if b != "cond")
+    except ValueError as error:
+        raise ValueError(f"guidance.rule {config.guidance.rule!r}: {error}") from error
     try:
         plan = made["sample.solver"](specs.grid(config))
         loop.check(plan, made["guidance.rule"], [config.train.predicts])

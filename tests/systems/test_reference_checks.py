@@ -45,6 +45,9 @@ def test_one_line_that_says_what_to_do(tiny, keys, words):
     [
         {"guidance.references": ("cads", "null"), "guidance.cads.tau1": 0.4},
         {"guidance.references": ("icg", "tsg"), "guidance.tsg.scale": 0.5},
+        {"guidance.references": ("null", "tsg", "cads"), "guidance.rule": "apg"},
+        {"guidance.references": ("null", "cads"), "guidance.rule": "recfg",
+         "guidance.recfg.ratio": 0.9},
         {"guidance.references": ("null", "tsg"), "guidance.tsg.schedule": "pcs",
          "guidance.pcs.power": 2.0},
         {

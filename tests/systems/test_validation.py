@@ -142,8 +142,9 @@ def test_the_defaults_are_valid():
          "guidance.interval: give t_min, t_max or"),
         ({"guidance.references": ("null", "icg"), "guidance.icg.schedule": "linear",
           "guidance.scale": -0.5}, "guidance scale -0.5 makes no sense for 'linear'"),
-        ({"guidance.references": ("null", "autoguidance"), "guidance.rule": "apg",
-          "guidance.autoguidance.step": 1}, "'apg' takes one reference"),
+        ({"guidance.references": ("null", "autoguidance"), "guidance.rule": "recfg",
+          "guidance.autoguidance.step": 1}, "guidance.rule 'recfg': this rule takes "
+         "one reference and there are 2 (null, guide): use another rule, such as cfg"),
         ({"guidance.rule": "cfgpp", "guidance.scale": -0.5, "sample.solver": "heun"},
          "sample.solver 'heun': this rule denoises with"),
         ({"sample.solver": "heun", "sample.heun.churn": 1e9},

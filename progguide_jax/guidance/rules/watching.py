@@ -83,7 +83,8 @@ def feedback(
     tau and delta belong to a grid. None: those that `feedback_settings` derives from
     the grid at hand, as the authors do: without evidence the weight reaches 3 at t_0 of
     the way, counted in steps from data (0) to noise (1), and near t_1 the evidence
-    outweighs delta. t_0 0.5 and t_1 0.4 are those of their code.
+    outweighs delta. t_0 0.5 and t_1 0.4 are those of their code. One reference only,
+    since L compares two densities.
     """
     if not 0 < pi <= 1:
         raise ValueError(f"feedback: pi must lie in (0, 1], got {pi}")
@@ -101,7 +102,9 @@ def feedback(
                 f"feedback: {key} is a share of the way, 0 <= {key} < 1, got {value}"
             )
     settings = dict(pi=pi, tau=tau, delta=delta, most=most, t_0=t_0, t_1=t_1)
-    return shape.Rule(settings, _feedback, _nothing_seen, on_plan=_feedback_on)
+    return shape.Rule(
+        settings, _feedback, _nothing_seen, on_plan=_feedback_on, references="one"
+    )
 
 
 def _feedback_on(plan, *, pi, tau, delta, most, t_0, t_1):
