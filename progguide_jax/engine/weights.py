@@ -5,7 +5,7 @@ from etils import epath
 
 from progguide_jax.engine import carried, probing
 from progguide_jax.formats import npz, regular
-from progguide_jax.guidance import references, rules, schedules
+from progguide_jax.guidance import references, schedules
 from progguide_jax.systems import build, entries, specs
 
 
@@ -23,7 +23,8 @@ def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
     }
     mode = None if guidance.normalize == "default" else guidance.normalize
     # CFG++ takes weights from -1 to 0
-    sign = -1 if rules.RULES[guidance.rule].scales[1] <= 0 else 1
+    limits = entries.rule_scales(config)
+    sign = -1 if limits[1] <= 0 else 1
     result = {}
     for name, scale in scales.items():
         branch = references.REFERENCES[name].branch
@@ -40,7 +41,7 @@ def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
             **shapes[schedule],
         )
         _check(config, schedule, omega)
-        _check_rule(guidance.rule, schedule, omega)
+        _check_rule(guidance.rule, limits, schedule, omega)
         result[branch] = omega
     return result
 
@@ -59,10 +60,10 @@ def _shape(config, schedule: str, workdir: str, origin: dict) -> dict:
     return settings
 
 
-def _check_rule(rule: str, schedule: str, omega: np.ndarray) -> None:
+def _check_rule(rule: str, limits, schedule: str, omega: np.ndarray) -> None:
     """Rules that take weights of one sign get no others; how far the rest go is the
     user's."""
-    lowest, highest = rules.RULES[rule].scales
+    lowest, highest = limits
     if highest <= 0 and omega.min() < lowest:
         raise ValueError(
             f"omega of the {schedule} schedule falls to {omega.min():.3g} "

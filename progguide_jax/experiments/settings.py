@@ -53,8 +53,9 @@ def shared(
 ) -> ml_collections.ConfigDict:
     """What is trained and probed: config, with the guidance scale of the first cell
     where the rule does not take config's own, which is then that of no cell."""
-    rule = registry.check("guidance.rule", config.guidance.rule, rules.RULES)
-    lowest, highest = rules.RULES[rule].scales
+    for key, name in entries.named(config, "guidance.rule"):
+        registry.check(key, name, rules.RULES)
+    lowest, highest = entries.rule_scales(config)
     if not cells or lowest <= config.guidance.scale <= highest:
         return config
     config = config.copy_and_resolve_references()

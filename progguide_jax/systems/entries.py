@@ -106,6 +106,16 @@ def scales(config: ml_collections.ConfigDict) -> dict[str, float]:
     return {name: whole if scale is None else scale for name, scale in own.items()}
 
 
+def rule_scales(config: ml_collections.ConfigDict) -> tuple[float, float]:
+    """The lowest and the highest guidance scale that the chosen rule takes, and the one
+    within it."""
+    lowest, highest = zip(
+        *(rules.RULES[name].scales for name in used(config, "guidance.rule")),
+        strict=True,
+    )
+    return max(lowest), min(highest)
+
+
 def schedule_of(config: ml_collections.ConfigDict, reference: str) -> str:
     """The schedule of a reference: that of its own section, where that is set."""
     own = settings(config, "guidance.references", reference).get("schedule")

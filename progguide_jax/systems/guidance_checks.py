@@ -137,7 +137,7 @@ def _check_guide(config, name: str) -> None:
 def _check_scale(key: str, config, schedule: str) -> None:
     """That a guidance scale makes sense for the rule and the schedule."""
     scale, rule = key_checks.get(config, key), config.guidance.rule
-    lowest, highest = rules.RULES[rule].scales
+    lowest, highest = entries.rule_scales(config)
     if highest > 0:
         key_checks.check_scale(key, scale, schedule)
     if not lowest <= scale <= highest:
@@ -156,11 +156,12 @@ def _check_settings(config) -> None:
     }
     made = {}
     for key, make in makers.items():
-        (name,) = entries.chosen(config, key)
-        try:
-            made[key] = make(name, **entries.settings(config, key))
-        except ValueError as error:
-            raise ValueError(f"{key.split('.')[0]}.{name}: {error}") from error
+        # what is within an entry first, and itself last
+        for _, name in reversed(entries.named(config, key)):
+            try:
+                made[key] = make(name, **entries.settings(config, key, name))
+            except ValueError as error:
+                raise ValueError(f"{key.split('.')[0]}.{name}: {error}") from error
     against = [references.REFERENCES[n].branch for n in config.guidance.references]
     try:
         made["guidance.rule"].check_references(b for b in against if b != "cond")

@@ -91,6 +91,19 @@ def test_several_references(name, x64):
     np.testing.assert_allclose(twice, sample(rules.make(name), omega, x_T), atol=1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "adaptive"])
+def test_within_adaptive(name, x64):
+    """Of a cosine that is never reached it is itself, and of one that is always above
+    the threshold it guides once: as with an omega that is 0 afterwards."""
+    x_T, omega, rule = start(name, jnp.float64), omega_of(name), rules.make(name)
+    for threshold, shown in ((np.inf, 8), (-0.999, 1)):
+        found, trace = sample(rules.adaptive(threshold, rule), omega, x_T, trace=True)
+        wanted = sample(rule, omega * (np.arange(8) < shown), x_T)
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+        np.testing.assert_array_equal(trace.evaluations[shown:], np.ones(8 - shown))
+
+
 @pytest.mark.parametrize("name", OF_ONE)
 def test_a_rule_of_one_reference_refuses_two(name):
     branch = worlds.model().branch(jnp.zeros(6, int))

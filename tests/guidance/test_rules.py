@@ -143,6 +143,24 @@ def test_a_rule_of_one_reference_sees_the_mean_of_several():
     assert evaluate.count == 3
 
 
+def test_adaptive_guides_by_the_rule_within_it():
+    """Its result, and what it remembers; an image goes on while its cosine is low."""
+    x = jnp.ones((2, 2))
+    eps = {"cond": [[1.0, 0.0], [1.0, 0.0]], "null": [[0.0, 1.0], [2.0, 0.1]]}
+    before = jnp.full((2, 2), 0.5)
+    rule = rules.adaptive(threshold=0.5, rule=rules.apg(eta=0.2))
+
+    @jax.jit
+    def both():
+        alone = apply(rules.apg(eta=0.2), x, before, **eps)
+        return alone, apply(rule, x, (jnp.ones(2, bool), before), **eps)
+
+    (wanted, remembered), (found, (guided, inner)) = both()
+    np.testing.assert_array_equal(found.x0, wanted.x0)
+    np.testing.assert_array_equal(inner, remembered)
+    assert guided.tolist() == [True, False] == rule.active((guided, inner)).tolist()
+
+
 def test_cfg_weighs_each_of_several():
     found, _, _ = two_references(rules.cfg())
     assert found == pytest.approx(0.5 + 2 * 0.4 + 3 * 0.2, rel=1e-6)

@@ -116,7 +116,7 @@ RULES = {
     ),
     "recfg": shape.RuleEntry(tables.recfg, shape.same_omega(ratio=1.0)),
     "adaptive": shape.RuleEntry(
-        watching.adaptive, shape.same_omega(threshold=math.inf)
+        watching.adaptive, shape.same_omega(threshold=math.inf, rule="cfg")
     ),
     "feedback": shape.RuleEntry(
         watching.feedback,
@@ -149,7 +149,9 @@ def names() -> list[str]:
 
 
 def make(name: str, **settings) -> Rule:
-    """The rule `name`."""
+    """The rule `name`; a setting `rule` may be the name of another, at its defaults."""
+    if isinstance(settings.get("rule"), str):
+        settings["rule"] = make(settings["rule"])
     return registry.make(
         "rule", name, {k: e.make for k, e in RULES.items()}, **settings
     )
