@@ -105,19 +105,23 @@ class Step:
             p_ref = sum_k omega_k p_k / omega,  omega = sum_k omega_k,
 
         so that omega (p_c - p_ref) = sum_k omega_k (p_c - p_k). Its density is the
-        product of the p_k^(omega_k / omega). Where omega is 0 all weigh the same.
+        product of the p_k^(omega_k / omega).
         """
-        omega, count = self.omega, len(self.weights)
-        whole = jnp.where(omega == 0, 1, omega)
-        shares = [
-            jnp.where(omega == 0, 1 / count, weight / whole)
-            for weight in self.weights.values()
-        ]
+        shares = self.shares()
 
         def mean(*faces):
-            return sum(s * face for s, face in zip(shares, faces, strict=True))
+            return sum(s * f for s, f in zip(shares.values(), faces, strict=True))
 
-        return jax.tree.map(mean, *(found[name] for name in self.weights))
+        return jax.tree.map(mean, *(found[name] for name in shares))
+
+    def shares(self) -> dict[str, jax.Array]:
+        """omega_k / omega of each reference; where omega is 0 all have the same."""
+        omega, count = self.omega, len(self.weights)
+        whole = jnp.where(omega == 0, 1, omega)
+        return {
+            name: jnp.where(omega == 0, 1 / count, weight / whole)
+            for name, weight in self.weights.items()
+        }
 
     def from_x0(self, x0: jax.Array) -> Prediction:
         """The prediction of this clean image."""

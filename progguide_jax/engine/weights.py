@@ -43,6 +43,10 @@ def make(config, workdir: str, origin: dict) -> dict[str, np.ndarray]:
         _check(config, schedule, omega)
         _check_rule(guidance.rule, limits, schedule, omega)
         result[branch] = omega
+    try:
+        specs.rule(config).check_signs([values.T for values in result.values()])
+    except ValueError as error:
+        raise ValueError(f"guidance.rule {guidance.rule!r}: {error}") from error
     return result
 
 

@@ -124,6 +124,15 @@ def test_a_reference_may_have_a_schedule_of_its_own(tiny, tmp_path):
     assert set(weights.make(tiny, "", {})) == {"guide", "icg"}
 
 
+def test_a_rule_that_sees_the_mean_takes_weights_of_one_sign(tiny):
+    tiny.guidance.references = ("null", "autoguidance")
+    tiny.guidance.scale, tiny.guidance.autoguidance.scale = -0.5, 1.0
+    assert len(weights.make(tiny, "", {})) == 2
+    tiny.guidance.rule = "apg"
+    with pytest.raises(ValueError, match="rule 'apg': at step 0 omega is -0.5 of one"):
+        weights.make(tiny, "", {})
+
+
 def test_an_interval_without_a_sampling_timestep_is_refused(tiny):
     tiny.guidance.schedule = "interval"
     window = tiny.guidance.interval
