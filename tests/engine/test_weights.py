@@ -124,6 +124,16 @@ def test_a_reference_may_have_a_schedule_of_its_own(tiny, tmp_path):
     assert set(weights.make(tiny, "", {})) == {"guide", "icg"}
 
 
+def test_one_reference_early_and_another_late(tiny):
+    """On 15, 10, 5, 0, with one window: a weight is where the other is not."""
+    tiny.guidance.references, tiny.guidance.scale = ("null", "icg"), 2.0
+    tiny.guidance.schedule, tiny.guidance.icg.schedule = "interval", "neg_perturb"
+    tiny.guidance.interval.t_min = tiny.guidance.neg_perturb.t_min = 8
+    made = weights.make(tiny, "", {})
+    np.testing.assert_array_equal(made["null"], [2, 2, 0, 0])
+    np.testing.assert_array_equal(made["icg"], [0, 0, 2, 2])
+
+
 def test_a_rule_that_sees_the_mean_takes_weights_of_one_sign(tiny):
     tiny.guidance.references = ("null", "autoguidance")
     tiny.guidance.scale, tiny.guidance.autoguidance.scale = -0.5, 1.0
