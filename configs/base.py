@@ -150,6 +150,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.guidance.autoguidance.workdir = ""  # of the weak network; "" = this one
     c.guidance.autoguidance.step = 0  # its checkpoint; 0 = the newest
     c.guidance.autoguidance.scale = placeholder(float)  # None = guidance.scale
+    c.guidance.autoguidance.schedule = ""  # "" = guidance.schedule
     c.guidance.apg = section()  # Sadat et al. 2024
     c.guidance.apg.momentum = -0.5  # of the running sum of differences
     c.guidance.apg.norm_threshold = math.inf  # the difference is shortened to this norm

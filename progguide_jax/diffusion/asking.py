@@ -91,7 +91,7 @@ class Predictions(list):
 class Evaluate:
     """evaluate("cond", "null") -> a list, a Prediction of each; with x=..., of that
     instead of x_t, and with level=... at that one. A branch runs once on x_t, however
-    often it is asked for."""
+    often it is asked for. `prediction.MEAN` is the mean of all references there."""
 
     def __init__(self, branches: Branches, x, level, step, double_batch: bool):
         self._branches, self._x, self._level = branches, x, level
@@ -114,17 +114,21 @@ class Evaluate:
     def __call__(self, *names: str, x=None, level=None) -> Predictions:
         known = {place.name for place in self._branches.places}
         for name in names:
-            if name not in known:
+            if name not in known and name != prediction.MEAN:
                 raise ValueError(
                     f"the rule asks for the branch {name!r} and there are "
                     f"{', '.join(sorted(known))}: add the reference that it needs"
                 )
-        if x is not None or level is not None:
-            found = self._run(names, self._x if x is None else x, {}, level)
-        else:
-            missing = [name for name in names if name not in self.found]
-            self.found |= self._run(missing, self._x, self.found)
-            found = self.found
+        here = x is None and level is None
+        found = dict(self.found) if here else {}
+        averaged = prediction.MEAN in names and prediction.MEAN not in found
+        wanted = (*names, *self._step.weights) if averaged else names
+        missing = [name for name in wanted if name not in found]
+        found |= self._run(missing, self._x if x is None else x, found, level)
+        if averaged:
+            found[prediction.MEAN] = self._step.mean(found)
+        if here:
+            self.found = found
         return Predictions(found[name] for name in names)
 
     def _run(self, names, x, known, level=None) -> dict[str, prediction.Prediction]:

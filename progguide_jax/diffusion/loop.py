@@ -61,9 +61,11 @@ def rows(
             f"omega is for {', '.join(omega)} and the references are "
             f"{', '.join(references)}: name the same"
         )
+    rule.check_references(references)
     omega = {name: jnp.asarray(omega[name], x.dtype) for name in references}
-    for values in omega.values():
-        if not isinstance(values, jax.core.Tracer):
+    traced = [isinstance(values, jax.core.Tracer) for values in omega.values()]
+    for values, unknown in zip(omega.values(), traced, strict=True):
+        if not unknown:
             _check_values(np.asarray(values, np.float32), rule)
         if values.shape not in ((num_steps,), (num_steps, batch)):
             table = values.ndim == 2 and values.shape[1] == num_steps
@@ -72,6 +74,8 @@ def rows(
                 f"omega has shape {values.shape}: expected [S] = ({num_steps},) or "
                 f"[S,B] = ({num_steps}, {batch}){hint}"
             )
+    if not any(traced):
+        rule.check_signs(map(np.asarray, omega.values()))
     check(plan, rule, [branch.predicts for branch in branches.values()])
     wide = jnp.promote_types(x.dtype, jnp.float32)
     arrays = {

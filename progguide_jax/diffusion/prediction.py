@@ -16,6 +16,9 @@ import jax.numpy as jnp
 from progguide_jax import registry
 from progguide_jax.diffusion import process
 
+# the name under which a rule of one reference asks for several: `Step.mean`
+MEAN = "mean of the references"
+
 
 class Prediction(NamedTuple):
     """The clean image and the noise in x_t, each [B,...]."""
@@ -87,18 +90,38 @@ class Step:
 
     @property
     def reference(self) -> str:
-        """The name of the only reference; ValueError if there are several."""
-        if len(self.weights) != 1:
-            raise ValueError(
-                f"this rule takes one reference and there are {len(self.weights)} "
-                f"({', '.join(self.weights)}): use rule cfg, or leave one out"
-            )
-        return next(iter(self.weights))
+        """The name of the only reference; of several, that of their mean."""
+        return next(iter(self.weights)) if len(self.weights) == 1 else MEAN
 
     @property
     def omega(self) -> jax.Array:
-        """The weight of the only reference, broadcastable to x."""
-        return self.weights[self.reference]
+        """The weight of `reference`, broadcastable to x: of several the sum."""
+        first, *others = self.weights.values()
+        return sum(others, first)
+
+    def mean(self, found: dict[str, Prediction]) -> Prediction:
+        """What several references are to a rule of one:
+
+            p_ref = sum_k omega_k p_k / omega,  omega = sum_k omega_k,
+
+        so that omega (p_c - p_ref) = sum_k omega_k (p_c - p_k). Its density is the
+        product of the p_k^(omega_k / omega).
+        """
+        shares = self.shares()
+
+        def mean(*faces):
+            return sum(s * f for s, f in zip(shares.values(), faces, strict=True))
+
+        return jax.tree.map(mean, *(found[name] for name in shares))
+
+    def shares(self) -> dict[str, jax.Array]:
+        """omega_k / omega of each reference; where omega is 0 all have the same."""
+        omega, count = self.omega, len(self.weights)
+        whole = jnp.where(omega == 0, 1, omega)
+        return {
+            name: jnp.where(omega == 0, 1 / count, weight / whole)
+            for name, weight in self.weights.items()
+        }
 
     def from_x0(self, x0: jax.Array) -> Prediction:
         """The prediction of this clean image."""

@@ -35,9 +35,15 @@ def measure(
     c, x0 = own["cond"], asked.found["cond"].x0
     batch = len(x0)
     references = [name for name in asked.found if name in step.weights]
-    applied = _least_squares(
-        [x0 - asked.found[name].x0 for name in references], found.x0 - x0
-    )
+    moved = found.x0 - x0
+
+    def weights_of(names):
+        return _least_squares([x0 - asked.found[name].x0 for name in names], moved)
+
+    applied = dict(zip(references, weights_of(references), strict=True))
+    if not references and prediction.MEAN in own:  # of which only their mean is known
+        (whole,) = weights_of([prediction.MEAN])
+        applied = {n: whole * jnp.ravel(share) for n, share in step.shares().items()}
     nan = jnp.full(batch, jnp.nan)
 
     def cosine(a, b):
@@ -49,7 +55,7 @@ def measure(
     return Trace(
         step.t,
         _asked_for(step),
-        each(dict(zip(references, applied, strict=True))),
+        each(applied),
         each({n: prediction.norm(c - own[n]).reshape(batch) for n in references}),
         each({n: cosine(c, own[n]).reshape(batch) for n in references}),
         jnp.int32(asked.count),

@@ -16,8 +16,11 @@ from progguide_jax.systems import build, entries
 
 def asked(config) -> str:
     """The curve.npz that config carries over; "" if it carries none."""
-    settings = entries.settings(config, "guidance.schedule")
-    return settings["curve"] if settings.get("carry") else ""
+    for name in entries.used(config, "guidance.schedule"):
+        settings = entries.settings(config, "guidance.schedule", name)
+        if settings.get("carry"):
+            return settings["curve"]
+    return ""
 
 
 def load_curve(config, path: str) -> np.ndarray:

@@ -261,7 +261,7 @@ def sample_name(config, made_by: dict) -> str:
     if sample.solver == "ddim" and sample.ddim.eta:
         solver += f"eta{sample.ddim.eta:g}"
     words = [guidance.schedule, f"w{guidance.scale:g}"]
-    words += [] if guidance.rule == "cfg" else [guidance.rule]
+    words += [n for _, n in entries.named(config, "guidance.rule") if n != "cfg"]
     words += [] if tuple(guidance.references) == ("null",) else guidance.references
     words += [] if sample.tilted == entries.NONE else [sample.tilted]
     words += [solver, f"seed{sample.seed}"]

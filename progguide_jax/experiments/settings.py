@@ -53,8 +53,9 @@ def shared(
 ) -> ml_collections.ConfigDict:
     """What is trained and probed: config, with the guidance scale of the first cell
     where the rule does not take config's own, which is then that of no cell."""
-    rule = registry.check("guidance.rule", config.guidance.rule, rules.RULES)
-    lowest, highest = rules.RULES[rule].scales
+    for key, name in entries.named(config, "guidance.rule"):
+        registry.check(key, name, rules.RULES)
+    lowest, highest = entries.rule_scales(config)
     if not cells or lowest <= config.guidance.scale <= highest:
         return config
     config = config.copy_and_resolve_references()
@@ -64,16 +65,23 @@ def shared(
 
 def needs_curve(cells: Iterable[cells_lib.Cell]) -> bool:
     """Whether the schedule of a cell reads the curve of the workdir."""
-    chosen = [entries.settings(cell.config, "guidance.schedule") for cell in cells]
-    return any(not settings["curve"] for settings in chosen if "curve" in settings)
+    return any(not settings["curve"] for settings in _of_curves(cells))
+
+
+def _of_curves(cells: Iterable[cells_lib.Cell]) -> list[dict[str, Any]]:
+    """The settings of the schedules of the cells that read a probed curve."""
+    found = [
+        entries.settings(cell.config, "guidance.schedule", name)
+        for cell in cells
+        for name in entries.used(cell.config, "guidance.schedule")
+    ]
+    return [settings for settings in found if "curve" in settings]
 
 
 def check_curves(cells: Iterable[cells_lib.Cell], workdir: str) -> None:
     """FileNotFoundError without a curve that the schedule of a cell reads."""
-    for cell in cells:
-        chosen = entries.settings(cell.config, "guidance.schedule")
-        if "curve" in chosen:
-            probing.curve_made_by(chosen["curve"] or probing.curve_path(workdir))
+    for settings in _of_curves(cells):
+        probing.curve_made_by(settings["curve"] or probing.curve_path(workdir))
 
 
 def check_given(

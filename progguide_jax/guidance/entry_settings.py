@@ -1,8 +1,8 @@
 """The settings of every entry of guidance's registries, for the configs that hold them.
 
 A setting is a parameter of a factory that has a default: `rules.apg(momentum=-0.5)` is
-the key guidance.apg.momentum. A reference also has a scale of its own, and one with a
-second network says where that is.
+the key guidance.apg.momentum. A reference also has a schedule and a scale of its own,
+and one with a second network says where that is.
 """
 
 import inspect
@@ -37,6 +37,8 @@ def sections() -> dict[str, dict[str, Setting]]:
     for name, entry in references.REFERENCES.items():
         # nothing is guided against the conditional branch
         if name != "null" and entry.branch != "cond":
+            words = f'omega(t) of {name}; "" = guidance.schedule'
+            found[name]["schedule"] = Setting("", str, words)
             words = f"omega of {name}; None = guidance.scale"
             found[name]["scale"] = Setting(None, float, words)
         if entry.guide:

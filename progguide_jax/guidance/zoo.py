@@ -46,10 +46,10 @@ w = 1 + ω. x0 and eps are the two faces of a prediction of x_t = alpha x0 + sig
 NOT_BUILT = {
     "SGG (Yuan et al. 2026, arXiv:2603.20584)": "the authors' code guides against the "
     "unconditional network until some step and against one with layers left out from "
-    "there on. Those are two references with a weight each: in Python `samplers.solve("
-    '..., omega={"null": early, "s2": late})`, each of `schedules.make("interval", '
-    "...)`. A config has one schedule for all references. Their training, in which the "
-    "guided prediction is the target, is not here.",
+    "there on. Those are two references, each with a schedule: `guidance.references="
+    "null,s2`, `guidance.schedule=interval`, `guidance.s2.schedule=neg_perturb` and "
+    "the same t_min for both, so that one is 0 where the other is not. Their training, "
+    "in which the guided prediction is the target, is not here.",
     "Z-sampling (Bai et al. 2024, arXiv:2412.10891)": "goes a step back without "
     "guidance and forward again with it: `fsg` with interval 0 and every step in "
     "`starts` does so forward first, between x_t and the next level.",
@@ -59,6 +59,13 @@ NOT_BUILT = {
     "small network that gives the weight. What it gives on a grid is a table: "
     '`schedules.make("table", ...)`; its training is not here.',
 }
+
+
+def _of_one() -> str:
+    """The rules that take one reference only."""
+    entries = rules.RULES.items()
+    *first, last = [f"`{k}`" for k, e in entries if e.make().references == "one"]
+    return f"{', '.join(first)} and {last}"
 
 
 def chapters() -> list[Chapter]:
@@ -85,14 +92,19 @@ def chapters() -> list[Chapter]:
         Chapter(
             "References: against what",
             "Guidance moves the prediction away from p_ref; several may be used at "
-            "once, each with a scale of its own (`guidance.NAME.scale`).",
+            "once, each with a schedule and a scale of its own "
+            "(`guidance.NAME.schedule`, `guidance.NAME.scale`; null has those of "
+            "`guidance`).",
             {name: entry.make for name, entry in references.REFERENCES.items()},
             ("Formula", "Space", "Cost", "Neutral"),
         ),
         Chapter(
             "Rules: how",
             "What is made of the predictions. Neutral is the setting at which a rule "
-            "is CFG or the conditional model; a test holds each to it.",
+            "is CFG or the conditional model; a test holds each to it. Of several "
+            "references `cfg` takes each by its own ω_k; the others see their weighted "
+            "mean, p_u = Σ ω_k p_k / Σ ω_k, with ω = Σ ω_k, so that ω Δ is the sum of "
+            f"all; {_of_one()} take one only.",
             {name: entry.make for name, entry in rules.RULES.items()},
             ("Formula", "Space", "Cost", "Neutral"),
         ),

@@ -149,7 +149,9 @@ def upgrade(tree: dict[str, Any]) -> dict[str, Any]:
     for key, then in _DEFAULTS_THEN.items():
         section, entry, name = key.split(".")
         held = result.get(section, {})
-        if held.get(entry, {}).get(name) == then and held.get("rule") != entry:
+        rule = held.get("rule", "")
+        both = rule, held.get(rule, {}).get("rule")  # and the one within it
+        if held.get(entry, {}).get(name) == then and entry not in both:
             _put(result, key, today[key])
     for key, value in today.items():
         if key.split(".")[0] in result:

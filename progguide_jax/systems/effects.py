@@ -50,7 +50,7 @@ def idle(config) -> list[str]:
             key for key, value in plain.items() if key_checks.get(config, key) != value
         ]
         lines += [f"{key} does nothing: guidance.scale is 0" for key in unread]
-    elif guidance.schedule == "static":
+    elif entries.used(config, "guidance.schedule") == {"static"}:
         unread = ["guidance.normalize"] * (guidance.normalize != "default")
         if config.sample.heun.stage_omega != stage:
             unread.append("sample.heun.stage_omega")

@@ -56,11 +56,28 @@ def chosen(config: ml_collections.ConfigDict, key: str) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
+def named(config: ml_collections.ConfigDict, key: str) -> list[tuple[str, str]]:
+    """[(key, name)] of all entries of the table `key` that the config uses: `key`
+    itself, and then the keys of chosen entries, such as guidance.pag.schedule."""
+    section, choice = key.split(".")
+    found = [(key, name) for name in chosen(config, key)]
+    for other in [k for k in TABLES if k.startswith(f"{section}.")]:
+        for entry in chosen(config, other):
+            own = settings(config, other, entry).get(choice)
+            found += [(f"{section}.{entry}.{choice}", own)] if own else []
+    return found
+
+
+def used(config: ml_collections.ConfigDict, key: str) -> set[str]:
+    """The entries of the table `key` that the config uses."""
+    return {name for _, name in named(config, key)}
+
+
 def check_names(config: ml_collections.ConfigDict) -> None:
     """ValueError at a name that its table does not hold, with the nearest that it does,
     or with the table that holds it."""
-    for key, table in TABLES.items():
-        for name in chosen(config, key):
+    for table_key, table in TABLES.items():
+        for key, name in named(config, table_key):
             home = [k for k, names in TABLES.items() if name in names and name != NONE]
             if name not in table and home:
                 raise ValueError(f"{key} is {name!r}: set {home[0]} to that instead")
@@ -89,6 +106,22 @@ def scales(config: ml_collections.ConfigDict) -> dict[str, float]:
     return {name: whole if scale is None else scale for name, scale in own.items()}
 
 
+def rule_scales(config: ml_collections.ConfigDict) -> tuple[float, float]:
+    """The lowest and the highest guidance scale that the chosen rule takes, and the one
+    within it."""
+    lowest, highest = zip(
+        *(rules.RULES[name].scales for name in used(config, "guidance.rule")),
+        strict=True,
+    )
+    return max(lowest), min(highest)
+
+
+def schedule_of(config: ml_collections.ConfigDict, reference: str) -> str:
+    """The schedule of a reference: that of its own section, where that is set."""
+    own = settings(config, "guidance.references", reference).get("schedule")
+    return own or config.guidance.schedule
+
+
 def common(config: ml_collections.ConfigDict, section: str) -> dict[str, Any]:
     """The keys of a section itself, without those of the entries."""
     return {k: v for k, v in config[section].items() if not is_section(v)}
@@ -111,9 +144,9 @@ def unused(
         section, choice = key.split(".")
         if section not in sections:
             continue
-        used = {_SECTIONS.get(n, n) for c in configs for n in chosen(c, key)}
+        held = {_SECTIONS.get(n, n) for c in configs for n in used(c, key)}
         for name in TABLES[key]:
-            if name in used or name in _SECTIONS:
+            if name in held or name in _SECTIONS:
                 continue
             for config in configs:
                 for setting in _changed(config, key, name):
@@ -128,9 +161,9 @@ def reset(config: ml_collections.ConfigDict, given: Sequence[str]) -> None:
         if key not in given:
             continue
         section = key.split(".")[0]
-        used = {_SECTIONS.get(name, name) for name in chosen(config, key)}
+        held = {_SECTIONS.get(name, name) for name in used(config, key)}
         for name in TABLES[key]:
-            if name in used or name in _SECTIONS:
+            if name in held or name in _SECTIONS:
                 continue
             for setting, default in _changed(config, key, name).items():
                 if f"{section}.{name}.{setting}" not in given:

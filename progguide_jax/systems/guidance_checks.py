@@ -13,7 +13,8 @@ def check(config) -> None:
     """ValueError at the first thing that does not."""
     _check_guidance(config)
     _check_settings(config)
-    _check_schedule(config)
+    for key, name in entries.named(config, "guidance.schedule"):
+        _check_schedule(config, key, name)
 
 
 def _check_guidance(config) -> None:
@@ -26,37 +27,32 @@ def _check_guidance(config) -> None:
             f"guidance.references is {chosen}: name each reference once, at least one "
             "to guide against"
         )
-    if len(against) > 1 and not rules.RULES[guidance.rule].several:
-        raise ValueError(
-            f"guidance.rule {guidance.rule!r} takes one reference and there are "
-            f"{', '.join(chosen)}: use cfg, or leave one out"
-        )
-    _check_scale("guidance.scale", config)
+    _check_scale("guidance.scale", config, guidance.schedule)
     for name in chosen:
         _check_reference(config, name, alone=len(against) == 1)
-    if guidance.schedule == "table" and not guidance.table.file:
+
+
+def _check_schedule(config, key: str, name: str) -> None:
+    """That the schedule `name`, which `key` holds, has what it needs, and settings that
+    make sense on the grid."""
+    guidance = config.guidance
+    if name == "table" and not guidance.table.file:
         raise ValueError(
-            "guidance.schedule 'table' needs a file: set guidance.table.file to a .npy "
-            "or .txt of weights"
+            f"{key} 'table' needs a file: set guidance.table.file to a .npy or .txt of "
+            "weights"
         )
-    settings = entries.settings(config, "guidance.schedule")
+    settings = entries.settings(config, "guidance.schedule", name)
     if settings.get("carry") and not settings["curve"]:
         raise ValueError(
             "guidance.gn.carry is set and there is no other curve: set "
             "guidance.gn.curve to the probe/curve.npz of another workdir"
         )
-
-
-def _check_schedule(config) -> None:
-    """That its settings make sense on the grid."""
-    guidance = config.guidance
-    settings = entries.settings(config, "guidance.schedule")
     mode = None if guidance.normalize == "default" else guidance.normalize
     try:
-        schedules.check_normalize(guidance.schedule, mode)
+        schedules.check_normalize(name, mode)
     except ValueError as error:
         raise ValueError(f"guidance.normalize: {error}") from error
-    curve = schedules.SCHEDULES[guidance.schedule].curve
+    curve = schedules.SCHEDULES[name].curve
     if set(settings) <= set(registry.defaults(curve)):  # else it needs a file
         steps = schedules.steps_of(
             specs.grid(config),
@@ -67,18 +63,22 @@ def _check_schedule(config) -> None:
         try:
             curve(steps, **settings)
         except ValueError as error:
-            raise ValueError(f"guidance.{guidance.schedule}: {error}") from error
+            raise ValueError(f"guidance.{name}: {error}") from error
 
 
 def _check_reference(config, name: str, alone: bool) -> None:
     """That its section makes sense."""
-    own = entries.settings(config, "guidance.references", name).get("scale")
-    if own is not None:
-        _check_scale(f"guidance.{name}.scale", config)
-        if alone:
+    own = entries.settings(config, "guidance.references", name)
+    schedule = entries.schedule_of(config, name)
+    if own.get("scale") is not None:
+        _check_scale(f"guidance.{name}.scale", config, schedule)
+    elif own.get("schedule"):
+        _check_scale("guidance.scale", config, schedule)
+    for key, unset in (("scale", None), ("schedule", "")):
+        if alone and own.get(key, unset) != unset:
             raise ValueError(
-                f"guidance.{name}.scale beside no other reference would replace "
-                "guidance.scale: set that instead"
+                f"guidance.{name}.{key} beside no other reference would replace "
+                f"guidance.{key}: set that instead"
             )
     entry = references.REFERENCES[name]
     if entry.guide:
@@ -134,12 +134,12 @@ def _check_guide(config, name: str) -> None:
         )
 
 
-def _check_scale(key: str, config) -> None:
+def _check_scale(key: str, config, schedule: str) -> None:
     """That a guidance scale makes sense for the rule and the schedule."""
     scale, rule = key_checks.get(config, key), config.guidance.rule
-    lowest, highest = rules.RULES[rule].scales
+    lowest, highest = entries.rule_scales(config)
     if highest > 0:
-        key_checks.check_scale(key, scale, config.guidance.schedule)
+        key_checks.check_scale(key, scale, schedule)
     if not lowest <= scale <= highest:
         raise ValueError(
             f"{key} is {scale}: the rule {rule!r} takes {lowest:g} ... {highest:g}"
@@ -156,11 +156,17 @@ def _check_settings(config) -> None:
     }
     made = {}
     for key, make in makers.items():
-        (name,) = entries.chosen(config, key)
-        try:
-            made[key] = make(name, **entries.settings(config, key))
-        except ValueError as error:
-            raise ValueError(f"{key.split('.')[0]}.{name}: {error}") from error
+        # what is within an entry first, and itself last
+        for _, name in reversed(entries.named(config, key)):
+            try:
+                made[key] = make(name, **entries.settings(config, key, name))
+            except ValueError as error:
+                raise ValueError(f"{key.split('.')[0]}.{name}: {error}") from error
+    against = [references.REFERENCES[n].branch for n in config.guidance.references]
+    try:
+        made["guidance.rule"].check_references(b for b in against if b != "cond")
+    except ValueError as error:
+        raise ValueError(f"guidance.rule {config.guidance.rule!r}: {error}") from error
     try:
         plan = made["sample.solver"](specs.grid(config))
         loop.check(plan, made["guidance.rule"], [config.train.predicts])

@@ -85,10 +85,7 @@ def of(
     one. num_steps: instead of sample.num_steps.
     """
     made = grid(config, num_steps)
-    rule, projection = (
-        entries.settings(config, key)
-        for key in ("guidance.rule", "guidance.projection")
-    )
+    projection = entries.settings(config, "guidance.projection")
     guides = guides or {}
     plan, counted = steps(config, made, omega)
     entry = tilted.TILTED.get(config.sample.tilted)
@@ -96,7 +93,7 @@ def of(
         levels=made,
         plan=plan,
         omega=counted,
-        rule=rules.make(config.guidance.rule, **rule).on(plan),
+        rule=rule(config).on(plan),
         guides={
             name: reference_settings(config, name)
             | (
@@ -113,6 +110,16 @@ def of(
         if entry and entry.groups
         else None,
     )
+
+
+def rule(config) -> rules.Rule:
+    """The rule of config.guidance, with the one that guides within it, if any."""
+    (_, name), *within = entries.named(config, "guidance.rule")
+    settings = entries.settings(config, "guidance.rule", name)
+    for _, inner in within:
+        own = entries.settings(config, "guidance.rule", inner)
+        settings["rule"] = rules.make(inner, **own)
+    return rules.make(name, **settings)
 
 
 def steps(
@@ -147,6 +154,12 @@ def about(
         }
         for key in keys
     }
+    plain = entries.defaults("guidance.rule", config.guidance.rule).get("rule")
+    for _, inner in entries.named(config, "guidance.rule")[1:]:
+        own = entries.settings(config, "guidance.rule", inner)
+        result["rule"]["rule"] = {"name": inner, **own}
+        if inner == plain:  # as if there were no such key
+            del result["rule"]["rule"]
     result["references"] = {
         references.REFERENCES[name].branch: {
             "name": name,

@@ -7,7 +7,7 @@ import pytest
 import worlds
 
 from progguide_jax.diffusion import levels, prediction, process, samplers, solvers
-from progguide_jax.guidance import references
+from progguide_jax.guidance import references, rules
 
 LABEL = jnp.arange(6) % 2
 
@@ -222,6 +222,9 @@ def test_weights_that_do_not_fit():
     both = {"null": {}, "autoguidance": NEEDS["autoguidance"]}
     with pytest.raises(ValueError, match="several references .* as a dict by branch"):
         sample(both, np.ones(8))
+    signs = {"null": np.ones(8), "guide": -np.ones(8)}
+    with pytest.raises(ValueError, match="omega is -1 of one reference and 1 of anoth"):
+        sample(both, signs, rule=rules.apg())
     with pytest.raises(ValueError, match="omega is for null and the references are"):
         sample(both, {"null": np.ones(8)})
     with pytest.raises(ValueError, match="unknown reference 'nul': did you mean"):

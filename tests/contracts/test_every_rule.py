@@ -61,6 +61,61 @@ def test_its_neutral_setting_its_space_and_its_neighbours(name, x64):
     assert not np.allclose(beside[3:], eps[3:], atol=1e-3)
 
 
+OF_ONE = [name for name in EVERY if rules.make(name).references == "one"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in OF_ONE])
+def test_several_references(name, x64):
+    """At its neutral setting it is cfg, which weighs each by its own; and one reference
+    that comes twice is that one, with the sum of the weights."""
+    x_T, entry = start(name, jnp.float64), rules.RULES[name]
+    label, plan = jnp.arange(6) % 2, solvers.ddim()(worlds.grid())
+    model = worlds.model(shape=x_T.shape[1:])
+    made = {"cond": model.branch(label), "null": model.branch(0 * label + 2)}
+
+    def run(rule, other, one, two):
+        given, omega = (
+            made | {"other": model.branch(other)},
+            {"null": one, "other": two},
+        )
+        return samplers.solve(given, x_T, plan, omega=omega, rule=rule)
+
+    omega = 0.5 * omega_of(name)
+    if entry.as_cfg is not None and name != "cfg":
+        neutral = entry.make(**entry.as_cfg(worlds.grid(), omega)[0])
+        both = [run(rule, 1 - label, omega, 0.3 - 0.03 * np.arange(8))
+                for rule in (neutral, rules.cfg())]  # fmt: skip
+        np.testing.assert_allclose(*both, atol=1e-9)
+    twice = run(rules.make(name), 0 * label + 2, 0.4 * omega, 0.6 * omega)
+    np.testing.assert_allclose(twice, sample(rules.make(name), omega, x_T), atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "adaptive"])
+def test_within_adaptive(name, x64):
+    """Of a cosine that is never reached it is itself, and of one that is always above
+    the threshold it guides once: as with an omega that is 0 afterwards."""
+    x_T, omega, rule = start(name, jnp.float64), omega_of(name), rules.make(name)
+    for threshold, shown in ((np.inf, 8), (-0.999, 1)):
+        found, trace = sample(rules.adaptive(threshold, rule), omega, x_T, trace=True)
+        wanted = sample(rule, omega * (np.arange(8) < shown), x_T)
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+        np.testing.assert_array_equal(trace.evaluations[shown:], np.ones(8 - shown))
+
+
+@pytest.mark.parametrize("name", OF_ONE)
+def test_a_rule_of_one_reference_refuses_two(name):
+    branch = worlds.model().branch(jnp.zeros(6, int))
+    given = dict.fromkeys(("cond", "null", "guide"), branch)
+    omega = dict.fromkeys(("null", "guide"), omega_of(name))
+    plan = solvers.ddim()(worlds.grid())
+    with pytest.raises(
+        ValueError, match=r"one reference and there are 2 \(null, guide"
+    ):
+        samplers.solve(given, worlds.start(), plan, omega=omega, rule=rules.make(name))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_a_batch_is_its_halves(name):

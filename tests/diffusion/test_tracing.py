@@ -77,6 +77,16 @@ def test_an_image_without_guidance_among_others_has_applied_none(x64):
     np.testing.assert_allclose(trace.applied["null"], omega, atol=1e-9)
 
 
+@pytest.mark.slow
+def test_of_several_references_of_which_only_the_mean_is_remembered(x64):
+    omega = {"null": np.full(6, 0.5), "guide": np.full(6, 0.25)}
+    _, _, trace = run(rules.cfg_cache(every=2), omega, guide=1 - LABEL)
+    for name, values in omega.items():
+        wanted = np.repeat(values[:, None], 4, 1)
+        np.testing.assert_allclose(trace.applied[name], wanted, rtol=1e-6)
+    np.testing.assert_array_equal(trace.evaluations, [3, 1] * 3)
+
+
 def test_several_references_are_told_apart(x64):
     omega = {"null": np.full(6, 0.5), "guide": np.full(6, 0.25)}
     _, _, trace = run(rules.cfg(), omega, guide=1 - LABEL)

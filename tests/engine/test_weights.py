@@ -102,6 +102,47 @@ def test_a_reference_may_have_a_scale_of_its_own(tiny):
     np.testing.assert_array_equal(own["null"], same["null"])
 
 
+def test_a_reference_may_have_a_schedule_of_its_own(tiny, tmp_path):
+    """With its scale and without, a table among them, which is read for it alone."""
+    tiny.guidance.references = ("null", "autoguidance", "icg")
+    tiny.guidance.schedule, tiny.guidance.scale = "linear", 2.0
+    tiny.guidance.autoguidance.schedule, tiny.guidance.autoguidance.scale = (
+        "static",
+        1.0,
+    )
+    tiny.guidance.icg.schedule = "table"
+    np.savetxt(tmp_path / "w.txt", np.arange(20.0))
+    tiny.guidance.table.file = str(tmp_path / "w.txt")
+    made = weights.make(tiny, "", {})
+    tau = np.array([15, 10, 5, 0]) / 20
+    wanted = {"null": 2 * (1 - tau) / (1 - tau).mean(), "guide": np.ones(4)}
+    wanted["icg"] = 2 * tau / tau.mean()
+    for branch, values in wanted.items():
+        np.testing.assert_allclose(made[branch], values, rtol=1e-6)
+    tiny.guidance.references = ("autoguidance", "icg")  # and the common one is not read
+    tiny.guidance.schedule = "gn"
+    assert set(weights.make(tiny, "", {})) == {"guide", "icg"}
+
+
+def test_one_reference_early_and_another_late(tiny):
+    """On 15, 10, 5, 0, with one window: a weight is where the other is not."""
+    tiny.guidance.references, tiny.guidance.scale = ("null", "icg"), 2.0
+    tiny.guidance.schedule, tiny.guidance.icg.schedule = "interval", "neg_perturb"
+    tiny.guidance.interval.t_min = tiny.guidance.neg_perturb.t_min = 8
+    made = weights.make(tiny, "", {})
+    np.testing.assert_array_equal(made["null"], [2, 2, 0, 0])
+    np.testing.assert_array_equal(made["icg"], [0, 0, 2, 2])
+
+
+def test_a_rule_that_sees_the_mean_takes_weights_of_one_sign(tiny):
+    tiny.guidance.references = ("null", "autoguidance")
+    tiny.guidance.scale, tiny.guidance.autoguidance.scale = -0.5, 1.0
+    assert len(weights.make(tiny, "", {})) == 2
+    tiny.guidance.rule = "apg"
+    with pytest.raises(ValueError, match="rule 'apg': at step 0 omega is -0.5 of one"):
+        weights.make(tiny, "", {})
+
+
 def test_an_interval_without_a_sampling_timestep_is_refused(tiny):
     tiny.guidance.schedule = "interval"
     window = tiny.guidance.interval

@@ -2,11 +2,12 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from progguide_jax.diffusion import levels, prediction, process, solvers
+from progguide_jax.diffusion import asking, levels, prediction, process, solvers
 from progguide_jax.guidance import rules
 
 NS = process.ddpm_linear()
@@ -113,11 +114,66 @@ def test_the_omega_of_cfgpp_at_one_step():
     assert omega[1] == pytest.approx(2.0, rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["apg", "cfgpp"])
-def test_one_reference_only(name):
-    with pytest.raises(ValueError, match="takes one reference and there are 2"):
-        apply(rules.make(name), [[1.0]], jnp.zeros((1, 1)), cond=[[3.0]], null=[[1.0]],
-              guide=[[2.0]])  # fmt: skip
+def two_references(rule, carry=None):
+    """eps of one step: 0.5 guided against 0.1 by 2 and against 0.3 by 3."""
+    x = jnp.ones((1, 1))
+    eps = {"cond": 0.5, "null": 0.1, "guide": 0.3}
+    fn = jax.tree_util.Partial(lambda x, level, eps: eps * x)
+    made = {name: prediction.Branch(fn, jnp.float32(e)) for name, e in eps.items()}
+    step = prediction.Step(
+        x=x, t=500.0, alpha=ALPHA, sigma=SIGMA, alpha_next=0.8, sigma_next=0.6,
+        weights={"null": jnp.float32(2), "guide": jnp.float32(3)}, index=0, keys=None,
+        predicts="eps",
+    )  # fmt: skip
+    level = process.Level(*(jnp.full(1, v) for v in (500.0, ALPHA, SIGMA)))
+    evaluate = asking.Evaluate(asking.share(made), x, level, step, False)
+    found, carry = jax.jit(lambda: rule(evaluate, step, carry))()
+    return found.eps.item(), carry, evaluate
+
+
+def test_a_rule_of_one_reference_sees_the_mean_of_several():
+    """(2 x 0.1 + 3 x 0.3) / 5 = 0.22, with omega 5, in a rule that reads the reference
+    itself; and in one that remembers the difference, each network asked once."""
+    found, _, _ = two_references(rules.mambo_g(alpha=2.0, space="eps"))
+    wanted = 0.5 + 5 * math.exp(-2 * 0.28 / 0.22) * 0.28
+    assert found == pytest.approx(wanted, rel=1e-5)
+    found, carry, evaluate = two_references(rules.apg(eta=1.0), jnp.zeros((1, 1)))
+    assert found == pytest.approx(0.5 + 5 * 0.28, rel=1e-5)
+    assert carry.item() == pytest.approx(-SIGMA * 0.28 / ALPHA, rel=1e-5)
+    assert evaluate.count == 3
+
+
+def test_adaptive_guides_by_the_rule_within_it():
+    """Its result, and what it remembers; an image goes on while its cosine is low."""
+    x = jnp.ones((2, 2))
+    eps = {"cond": [[1.0, 0.0], [1.0, 0.0]], "null": [[0.0, 1.0], [2.0, 0.1]]}
+    before = jnp.full((2, 2), 0.5)
+    rule = rules.adaptive(threshold=0.5, rule=rules.apg(eta=0.2))
+
+    @jax.jit
+    def both():
+        alone = apply(rules.apg(eta=0.2), x, before, **eps)
+        return alone, apply(rule, x, (jnp.ones(2, bool), before), **eps)
+
+    (wanted, remembered), (found, (guided, inner)) = both()
+    np.testing.assert_array_equal(found.x0, wanted.x0)
+    np.testing.assert_array_equal(inner, remembered)
+    assert guided.tolist() == [True, False] == rule.active((guided, inner)).tolist()
+
+
+def test_cfg_weighs_each_of_several():
+    found, _, _ = two_references(rules.cfg())
+    assert found == pytest.approx(0.5 + 2 * 0.4 + 3 * 0.2, rel=1e-6)
+
+
+def test_weights_of_two_signs_have_no_mean():
+    omega = [np.array([1.0, 2.0]), np.array([[0.0, 3.0], [0.0, -0.5]])]
+    rules.cfg().check_signs(omega)
+    rules.apg().check_signs([omega[0], -1 * np.array([0.0, 0.0])])
+    with pytest.raises(
+        ValueError, match="at step 1 omega is -0.5 of one .* 2 of anoth"
+    ):
+        rules.apg().check_signs(omega)
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,8 @@ def test_from_pure_noise(name):
     ("name", "settings", "words"),
     [
         ("adaptive", {"threshold": -1.0}, "threshold is a cosine"),
+        ("adaptive", {"rule": "adaptive"}, "rule is one that stops by itself: use"),
+        ("adaptive", {"rule": rules.apg}, "rule is <function apg.*: pass a Rule"),
         ("feedback", {"pi": 0.0}, r"pi must lie in \(0, 1\]"),
         ("feedback", {"tau": -1.0}, r"tau must be finite and not negative \(None"),
         ("feedback", {"most": 1.0}, "most must be above 1"),

@@ -112,5 +112,8 @@ def test_a_default_of_then_is_that_of_today_where_nobody_chose_the_entry():
     plain = upgrades.upgrade({"guidance": {"rule": "cfg", "feedback": dict(then)}})
     held = plain["guidance"]["feedback"]
     assert held["tau"] is None and held["delta"] is None
+    adaptive = {"rule": "adaptive", "adaptive": {"rule": "feedback"}}
+    within = upgrades.upgrade({"guidance": adaptive | {"feedback": dict(then)}})
+    assert within["guidance"]["feedback"].items() >= then.items()
     meant = upgrades.upgrade({"guidance": {"rule": "feedback", "feedback": dict(then)}})
     assert then.items() <= meant["guidance"]["feedback"].items()

@@ -45,6 +45,15 @@ def test_one_line_that_says_what_to_do(tiny, keys, words):
     [
         {"guidance.references": ("cads", "null"), "guidance.cads.tau1": 0.4},
         {"guidance.references": ("icg", "tsg"), "guidance.tsg.scale": 0.5},
+        {"guidance.references": ("null", "tsg", "cads"), "guidance.rule": "apg"},
+        {"guidance.rule": "adaptive", "guidance.adaptive.rule": "apg",
+         "guidance.apg.eta": 0.5},
+        {"guidance.rule": "adaptive", "guidance.adaptive.rule": "cfgpp",
+         "guidance.scale": -0.5},
+        {"guidance.references": ("null", "cads"), "guidance.rule": "recfg",
+         "guidance.recfg.ratio": 0.9},
+        {"guidance.references": ("null", "tsg"), "guidance.tsg.schedule": "pcs",
+         "guidance.pcs.power": 2.0},
         {
             "guidance.references": ("self_guidance",),
             "guidance.self_guidance.delta": 0.2,
@@ -52,7 +61,7 @@ def test_one_line_that_says_what_to_do(tiny, keys, words):
         {"guidance.references": ("heavy_tail",), "guidance.heavy_tail.step": 3},
         {"train.noise": "student_t", "train.student_t.degrees": 3.0},
     ],
-)
+)  # fmt: skip
 def test_what_makes_sense(tiny, keys):
     config = set_keys(tiny, keys)
     validation.validate(config)

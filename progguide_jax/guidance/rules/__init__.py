@@ -7,6 +7,9 @@ A rule is a function (evaluate, step, carry) -> (Prediction, carry), pure and pe
     step                         x_t, level, omega, ... (`prediction.Step`)
     carry                        the rule's own state; what `init(x_T)` gives at first
 
+step.reference is the name of p_u, null or another; of several references it is that of
+their weighted mean, and step.omega the sum of their weights (`prediction.Step.mean`).
+
 omega is the weight of p_c + omega (p_c - p_u): 0 is the conditional model, -1 the
 unconditional one. (Imagen, diffusers and others write w = 1 + omega.) A rule never sees
 omega = 0: the sampler gives an image of omega = 0 the conditional prediction and its
@@ -77,11 +80,12 @@ def of(rule: Rule | Callable) -> Rule:
             "a rule is a function (evaluate, step, carry) or what `rules.make` gives, "
             f"such as rules.cfg(): got {type(rule).__name__}"
         )
-    return Rule({}, closures.by_variables(rule), getattr(rule, "init", None))
+    init = getattr(rule, "init", None)
+    return Rule({}, closures.by_variables(rule), init, references="each")
 
 
 RULES = {
-    "cfg": shape.RuleEntry(linear.cfg, shape.same_omega(), several=True),
+    "cfg": shape.RuleEntry(linear.cfg, shape.same_omega()),
     "apg": shape.RuleEntry(
         projected.apg,
         shape.same_omega(momentum=0.0, norm_threshold=math.inf, eta=1.0),
@@ -112,7 +116,7 @@ RULES = {
     ),
     "recfg": shape.RuleEntry(tables.recfg, shape.same_omega(ratio=1.0)),
     "adaptive": shape.RuleEntry(
-        watching.adaptive, shape.same_omega(threshold=math.inf)
+        watching.adaptive, shape.same_omega(threshold=math.inf, rule="cfg")
     ),
     "feedback": shape.RuleEntry(
         watching.feedback,
@@ -145,7 +149,9 @@ def names() -> list[str]:
 
 
 def make(name: str, **settings) -> Rule:
-    """The rule `name`."""
+    """The rule `name`; a setting `rule` may be the name of another, at its defaults."""
+    if isinstance(settings.get("rule"), str):
+        settings["rule"] = make(settings["rule"])
     return registry.make(
         "rule", name, {k: e.make for k, e in RULES.items()}, **settings
     )

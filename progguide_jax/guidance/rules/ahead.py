@@ -91,7 +91,8 @@ def fsg(
 
     A fixed point of B(F(.)) is an x_t that says the same with and without the
     condition. starts and interval are shares of the steps: the defaults are theirs for
-    40 steps, steps 0 and 5 twice and 15 once, 5 steps ahead, with lambda 1.
+    40 steps, steps 0 and 5 twice and 15 once, 5 steps ahead, with lambda 1. One
+    reference only, as cfgpp.
     """
     if not math.isfinite(weight):
         raise ValueError(f"fsg: weight must be finite, got {weight}")
@@ -101,7 +102,9 @@ def fsg(
                 f"fsg: {key} is a share of the steps, 0 <= {key} < 1, got {share}"
             )
     settings = dict(weight=weight, interval=interval, starts=tuple(starts))
-    return shape.Rule(settings, _fsg, consistent=False, on_plan=_foresight)
+    return shape.Rule(
+        settings, _fsg, consistent=False, on_plan=_foresight, references="one"
+    )
 
 
 def _foresight(plan: plans.Plan, *, weight, interval, starts):

@@ -86,7 +86,8 @@ def _cfg_cache(evaluate, step, carry, *, every):
     u = jax.tree.map(
         lambda a, b: jnp.where(prediction.per_image(due, a), a, b), fresh, old
     )
-    evaluate.record(needed.astype(jnp.int32), **{step.reference: u})
+    count = needed.astype(jnp.int32) * len(step.weights)
+    evaluate.record(count, **{step.reference: u})
     found = step.mix(lambda c, u: c + step.omega * (c - u), c, u)
     cached = jnp.where(prediction.per_image(due, cached), c.eps - u.eps, cached)
     return found, (cached, steps + 1)
@@ -114,6 +115,7 @@ def higs(
     Their omega(t) is w sqrt((t - 0.4) / 0.6) above t = 0.4 of the way, w 1 to 3; cutoff
     -inf filters nothing. The weights of h sum to 1 after some steps only. x may have
     any axes: all but the last, the channels, are filtered; of a vector the only one.
+    One reference only, since omega is not the weight of it.
     """
     if not 0 < mean <= 1:
         raise ValueError(f"higs: mean must lie in (0, 1], got {mean}")
@@ -125,7 +127,7 @@ def higs(
             f"and {cutoff}"
         )
     settings = dict(mean=mean, eta=eta, cutoff=cutoff, sharpness=sharpness, cfg=cfg)
-    return shape.Rule(settings, _higs, _nothing)
+    return shape.Rule(settings, _higs, _nothing, references="one")
 
 
 def _higs(evaluate, step, carry, *, mean, eta, cutoff, sharpness, cfg):

@@ -71,7 +71,7 @@ def _characteristic(evaluate, step, carry, *, iterations, tolerance, rate):
     d = jnp.zeros_like(c.eps)
     start = (jnp.int32(0), d, *off(d, c, u), (c, u))
     done, _, _, _, (c, u) = jax.lax.while_loop(go, iterate, start)
-    evaluate.record(2 * done)
+    evaluate.record((1 + len(step.weights)) * done)
     # x0 mixes as eps does: (1 + omega) (x + omega d) - omega (x + (1 + omega) d) = x
     return step.mix(lambda c, u: c + omega * (c - u), c, u), carry
 

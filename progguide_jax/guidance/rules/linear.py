@@ -13,13 +13,13 @@ def cfg() -> shape.Rule:
     """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598).
 
     Formula: p_c + omega (p_c - p_u), the paper's Eq. 3. With several references each
-        adds its own omega (p_c - p_reference).
+        adds its own omega (p_c - p_reference), whatever their signs.
     Convention: omega; Imagen, diffusers and others write w = 1 + omega.
     Space: any.
     Cost: 2 evaluations.
     Neutral: omega = 0 is the conditional model, -1 the unconditional one.
     """
-    return shape.Rule({}, _cfg)
+    return shape.Rule({}, _cfg, references="each")
 
 
 def _cfg(evaluate, step, carry):
@@ -43,8 +43,12 @@ def cfgpp() -> shape.Rule:
     Cost: 2 evaluations.
     Neutral: it is CFG at the omega that `cfgpp_omega` gives. How much it guides depends
         on the step size.
+
+    One reference only, since lambda weighs p_c against it.
     """
-    return shape.Rule({}, _cfgpp, consistent=False, omegas=CFGPP_OMEGAS)
+    return shape.Rule(
+        {}, _cfgpp, consistent=False, omegas=CFGPP_OMEGAS, references="one"
+    )
 
 
 def _cfgpp(evaluate, step, carry):

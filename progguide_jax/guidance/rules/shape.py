@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +24,9 @@ class Rule:
     branch runs alone. consistent: whether the x0 and eps it returns belong to the same
     x_t; where not (CFG++), a projection of x0 leaves eps alone. on_plan: (plan,
     **settings) -> the settings that fn takes, for those that follow from the grid.
-    omegas: the lowest and the highest weight that makes sense.
+    omegas: the lowest and the highest weight that makes sense. references: what it does
+    with several: it sees their "mean" (`prediction.Step.mean`), reads step.weights of
+    "each", or takes "one" only.
     """
 
     settings: dict[str, Any]
@@ -40,6 +42,33 @@ class Rule:
     omegas: tuple[float, float] = dataclasses.field(
         default=(-math.inf, math.inf), metadata=dict(static=True)
     )
+
+    references: str = dataclasses.field(default="mean", metadata=dict(static=True))
+
+    def check_references(self, names: Iterable[str]) -> None:
+        """ValueError if these are more than it takes."""
+        names = list(names)
+        if self.references == "one" and len(names) > 1:
+            raise ValueError(
+                f"this rule takes one reference and there are {len(names)} "
+                f"({', '.join(names)}): use another rule, such as cfg, or leave one out"
+            )
+
+    def check_signs(self, omega: Iterable[np.ndarray]) -> None:
+        """ValueError if it sees the mean of references and at some step one has a
+        weight below 0 and another one above; omega: [S] or [S,B] of each."""
+        columns = [np.reshape(values, (len(values), -1)) for values in omega]
+        lowest, highest = (
+            functools.reduce(f, columns) for f in (np.minimum, np.maximum)
+        )
+        apart = np.argwhere((lowest < 0) & (highest > 0))
+        if self.references == "mean" and len(apart):
+            at = tuple(apart[0])
+            raise ValueError(
+                f"at step {at[0]} omega is {lowest[at]:.3g} of one reference and "
+                f"{highest[at]:.3g} of another: this rule sees their weighted mean, so "
+                "use weights of one sign, or the rule cfg"
+            )
 
     def on(self, plan: plans.Plan) -> "Rule":
         """The rule for the evaluations of this plan."""
@@ -62,15 +91,13 @@ class RuleEntry(NamedTuple):
     which the rule takes the steps that CFG takes at omega under DDIM; None if it never
     does. as_cond: settings with which, whatever omega is, it is the conditional model.
     One of the two is its neutral setting. scales: the guidance scales that make sense,
-    lowest and highest. several: whether it takes more than one reference. calls: how
-    often it has the network in the program beside p_c and p_u at x_t: in a loop, or
-    for a gradient."""
+    lowest and highest. calls: how often it has the network in the program beside p_c
+    and p_u at x_t: in a loop, or for a gradient."""
 
     make: Callable[..., Rule]
     as_cfg: Callable[[Levels, np.ndarray], tuple[dict, np.ndarray]] | None = None
     as_cond: dict[str, Any] | None = None
     scales: tuple[float, float] = (-1.0, math.inf)
-    several: bool = False
     calls: int = 0
 
 

@@ -26,13 +26,14 @@ def recfg(ratio: float = 1.0) -> shape.Rule:
         each class has a table of its own, here all have one.
 
     ratio: a number, or an array [T] or [T,...] over t as `recfg_ratio` measures it,
-    linear between whole timesteps. At pure noise (alpha 0) it is CFG, since eps says
-    nothing of x0 there.
+    linear between whole timesteps. One reference only, that of the table. At pure noise
+    (alpha 0) it is CFG, since eps says nothing of x0 there.
     """
     table = np.asarray(ratio, np.float64)
     if not np.all(np.isfinite(table)):
         raise ValueError("recfg: ratio has entries that are not finite")
-    return shape.Rule({"ratio": table if table.ndim else ratio}, _recfg)
+    settings = {"ratio": table if table.ndim else ratio}
+    return shape.Rule(settings, _recfg, references="one")
 
 
 def _recfg(evaluate, step, carry, *, ratio):

@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from progguide_jax import registry
-from progguide_jax.diffusion import prediction
+from progguide_jax.diffusion import closures, prediction
 from progguide_jax.diffusion.levels import Levels
-from progguide_jax.guidance.rules import shape
+from progguide_jax.guidance.rules import linear, shape
 
 
 @registry.numeric
-def adaptive(threshold: float = 0.991) -> shape.Rule:
+def adaptive(threshold: float = 0.991, rule: str | shape.Rule = "cfg") -> shape.Rule:
     """Adaptive guidance (Castillo et al. 2023, arXiv:2312.12487).
 
     Formula: CFG until the cosine of eps_c and eps_u has been above threshold once;
@@ -20,35 +20,65 @@ def adaptive(threshold: float = 0.991) -> shape.Rule:
     Convention: theirs is w = 1 + omega.
     Space: eps.
     Cost: 2 evaluations, and 1 once every image of the batch has stopped.
-    Neutral: threshold inf is CFG.
+    Neutral: threshold inf is CFG, or the rule.
+    Deviation: theirs is CFG; here any rule may be the one that guides until then.
 
-    The step that crosses the threshold is still guided, since both predictions are
-    there. 0.991 is the value for Stable Diffusion; where eps is nearly x_t, as at high
-    noise, the cosine is high too, so try another on other models.
+    rule: the one that guides; by config its name, with its settings in its own section,
+    in Python a Rule, such as rules.apg(). The step that crosses the threshold is still
+    guided, since both predictions are there. 0.991 is the value for Stable Diffusion;
+    where eps is nearly x_t, as at high noise, the cosine is high too, so try another on
+    other models. A rule that does not ask for p_u at x_t costs that evaluation more.
     """
     if not threshold > -1:
         raise ValueError(
             f"adaptive: threshold is a cosine and must be above -1 (inf = never stop), "
             f"got {threshold}"
         )
-    return shape.Rule(dict(threshold=threshold), _adaptive, _every_image, _still)
+    rule = linear.cfg() if rule == "cfg" else rule
+    if not isinstance(rule, shape.Rule):
+        raise ValueError(
+            f"adaptive: rule is {rule!r:.40}: pass a Rule, such as rules.apg(), or "
+            "rules.of(a function)"
+        )
+    if rule.active is not None:
+        raise ValueError(
+            "adaptive: rule is one that stops by itself: use another, such as apg"
+        )
+    on_plan = rule.on_plan and shape.bound(_inner_on, on_plan=rule.on_plan)
+    return shape.Rule(
+        dict(threshold=threshold, rule=rule.settings),
+        shape.bound(_adaptive, guide=closures.of_user(rule.fn)),
+        shape.bound(_every_image, init=rule.init),
+        _still,
+        consistent=rule.consistent,
+        on_plan=on_plan,
+        omegas=rule.omegas,
+        references="one" if rule.references == "one" else "mean",
+    )
 
 
-def _every_image(x_T):
-    return jnp.ones(len(x_T), bool)
+def _every_image(x_T, *, init):
+    """Whether each image is guided, and the rule's own carry."""
+    return jnp.ones(len(x_T), bool), None if init is None else init(x_T)
 
 
-def _still(guided):
+def _still(carry):
+    guided, _ = carry
     return guided
 
 
-def _adaptive(evaluate, step, guided, *, threshold):
+def _inner_on(plan, *, threshold, rule, on_plan):
+    return dict(threshold=threshold, rule=on_plan(plan, **rule))
+
+
+def _adaptive(evaluate, step, carry, *, threshold, rule, guide):
+    guided, inner = carry
+    found, inner = guide(evaluate, step, inner, **rule)
     c, u = evaluate("cond", step.reference)
-    found = step.mix(lambda c, u: c + step.omega * (c - u), c, u)
     size = prediction.norm(c.eps) * prediction.norm(u.eps)
     cosine = prediction.dot(c.eps, u.eps) / jnp.maximum(size, _TINY)
     # an image that has stopped is not guided again: its carry stays as it is
-    return found, cosine.reshape(guided.shape) <= threshold
+    return found, (cosine.reshape(guided.shape) <= threshold, inner)
 
 
 _TINY = np.finfo(np.float32).tiny
@@ -83,7 +113,8 @@ def feedback(
     tau and delta belong to a grid. None: those that `feedback_settings` derives from
     the grid at hand, as the authors do: without evidence the weight reaches 3 at t_0 of
     the way, counted in steps from data (0) to noise (1), and near t_1 the evidence
-    outweighs delta. t_0 0.5 and t_1 0.4 are those of their code.
+    outweighs delta. t_0 0.5 and t_1 0.4 are those of their code. One reference only,
+    since L compares two densities.
     """
     if not 0 < pi <= 1:
         raise ValueError(f"feedback: pi must lie in (0, 1], got {pi}")
@@ -101,7 +132,9 @@ def feedback(
                 f"feedback: {key} is a share of the way, 0 <= {key} < 1, got {value}"
             )
     settings = dict(pi=pi, tau=tau, delta=delta, most=most, t_0=t_0, t_1=t_1)
-    return shape.Rule(settings, _feedback, _nothing_seen, on_plan=_feedback_on)
+    return shape.Rule(
+        settings, _feedback, _nothing_seen, on_plan=_feedback_on, references="one"
+    )
 
 
 def _feedback_on(plan, *, pi, tau, delta, most, t_0, t_1):
