@@ -57,6 +57,7 @@ def _check_schedule(config) -> None:
     except ValueError as error:
         raise ValueError(f"guidance.normalize: {error}") from error
     curve = schedules.SCHEDULES[guidance.schedule].curve
+    registry.check_numbers(f"guidance.{guidance.schedule}", curve, settings)
     if set(settings) <= set(registry.defaults(curve)):  # else it needs a file
         steps = schedules.steps_of(
             specs.grid(config),
