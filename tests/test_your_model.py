@@ -12,14 +12,18 @@ from progguide_jax.diffusion import prediction, samplers, solvers, system
 from progguide_jax.guidance import references, rules
 
 DOC = pathlib.Path(__file__).parents[1] / "docs/your_model.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.S)
+# the one that takes longer than a default test should
+(RATIO,) = [block for block in BLOCKS if "recfg_ratio" in block]
 
 
 @pytest.fixture(scope="module")
 def told():
-    """What the blocks leave, run one after the other."""
+    """What the blocks leave, run one after the other, without RATIO."""
     names: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", DOC.read_text(), re.S):
-        exec(block, names)
+    for block in BLOCKS:
+        if block != RATIO:
+            exec(block, names)
     return names
 
 
@@ -69,6 +73,24 @@ def test_the_gradient_norms(told):
     mean = told["curve"].g.mean(0)
     left = np.interp(told["grid"].t[:-1], range(1000), mean[::-1].cumsum()[::-1])
     np.testing.assert_allclose(told["omega_gn"], 2 * left / left.mean(), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_ratio_that_is_measured(told):
+    """This network is gain x + emb: E[eps_c eps_u] / E[eps_u^2] from the moments of the
+    images, of 38400 pixels."""
+    told = dict(told)
+    exec(RATIO, told)
+    x0, emb = np.asarray(told["images"]), np.asarray(told["params"]["class"])
+    c, u = emb[told["of_classes"]][:, None, None], emb[10]
+    for t in (0, 333, 999):
+        alpha, sigma = told["ns"].alpha[t], told["ns"].sigma[t]
+        mean = 0.5 * alpha * x0 + 0.1 * np.sin(t / 100)
+        both = np.mean((mean + c) * (mean + u) + (0.5 * sigma) ** 2)
+        alone = np.mean((mean + u) ** 2 + (0.5 * sigma) ** 2)
+        np.testing.assert_allclose(told["ratio"][t], both / alone, rtol=0.03)
+    assert np.ptp(told["ratio"][[0, 999]]) > 0.1
+    assert told["recfg"].settings["ratio"].shape == (1000,)
 
 
 def test_the_rule_that_remembers(told):

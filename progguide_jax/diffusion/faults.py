@@ -2,12 +2,45 @@
 
 import dataclasses
 import functools
+import logging
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from progguide_jax.diffusion import asking, loop, prediction
+
+_log = logging.getLogger(__name__)
+
+
+def warn(finite: np.ndarray, why: Callable[[int], str]) -> None:
+    """Log a warning unless all images are finite [B]; why(i): where image i went
+    astray. Nothing while they are traced."""
+    if isinstance(finite, jax.core.Tracer) or np.all(finite):
+        return
+    lost = np.flatnonzero(~np.asarray(finite))
+    _log.warning(
+        "x_0 is not finite in %d of %d images, the first one %s",
+        len(lost), len(finite), why(lost[0]),
+    )  # fmt: skip
+
+
+def are_finite(x: jax.Array) -> jax.Array:
+    """Which images of [B,...] are finite, [B]."""
+    return jnp.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+
+
+def some(
+    branches: dict[str, prediction.Branch], part: slice
+) -> dict[str, prediction.Branch]:
+    """The branches of these images of the batch."""
+    return {
+        name: dataclasses.replace(
+            branch, cond=jax.tree.map(lambda c: c[part], branch.cond)
+        )
+        for name, branch in branches.items()
+    }
 
 
 def first(branches: asking.Branches, states: np.ndarray, rows: loop.Rows, keys) -> str:
@@ -45,14 +78,7 @@ def of_image(
 ) -> str:
     """The same of one image of a batch, which is drawn once more."""
     one = slice(index, index + 1)
-    shared = asking.share(
-        {
-            name: dataclasses.replace(
-                branch, cond=jax.tree.map(lambda c: c[one], branch.cond)
-            )
-            for name, branch in branches.items()
-        }
-    )
+    shared = asking.share(some(branches, one))
     omega = {n: v[:, one] if v.ndim == 2 else v for n, v in rows.omega.items()}
     rows = rows._replace(omega=omega)
     again = jax.jit(functools.partial(loop.scan, view=jnp.asarray))

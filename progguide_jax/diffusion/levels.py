@@ -151,6 +151,7 @@ def karras(
     sigma stands for sigma / alpha. Its ends are those of the noise schedule, or
     0.002 and 80 without one; ValueError if they leave what the schedule covers.
     """
+    registry.check_numbers("karras", karras, {"rho": rho})
     if not rho > 0:
         raise ValueError(f"rho must be positive, got {rho}")
     low, high = _ends(ns, num_steps, sigma_min, sigma_max)
@@ -196,6 +197,7 @@ def make(
 def _ends(ns, num_steps: int, low, high) -> tuple[float, float]:
     if ns is not None:
         process.of(ns)
+    registry.check_numbers("levels", log_snr, {"sigma_min": low, "sigma_max": high})
     if not isinstance(num_steps, numbers.Integral) or num_steps < 1:
         raise ValueError(
             f"num_steps must be an int of at least 1, got {num_steps!r:.40}"
@@ -205,6 +207,12 @@ def _ends(ns, num_steps: int, low, high) -> tuple[float, float]:
     else:
         covered = np.exp(ns.log_r[np.isfinite(ns.log_r)])
         first, last = covered[0], covered[-1]
+        for key, end in (("sigma_min", low), ("sigma_max", high)):
+            if end is not None and not first * (1 - 1e-9) <= end <= last * (1 + 1e-9):
+                raise ValueError(
+                    f"{key} {end:g} leaves the range of {ns.name}: use {first:.4g} ... "
+                    f"{last:.4g}"
+                )
     low, high = first if low is None else low, last if high is None else high
     if not (0 < low <= high < np.inf and (low < high or num_steps == 1)):
         raise ValueError(

@@ -100,7 +100,7 @@ def _check_values(omega: np.ndarray, rule: rules.Rule) -> None:
             f"omega is {omega.min():.4g} ... {omega.max():.4g} and this rule takes "
             f"{lowest:g} ... {highest:g}: scale it into that, or use another rule"
         )
-    if rule.init is not None and omega.min() < 0 < omega.max():
+    if rule.remembers() and omega.min() < 0 < omega.max():
         _log.warning(
             "omega changes its sign and the rule remembers earlier steps, which it saw "
             "with the other sign: use a rule without a memory, or one sign"

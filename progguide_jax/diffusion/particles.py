@@ -1,5 +1,7 @@
 """Feynman-Kac correctors: particles of CFG's SDE, weighted towards the tilt."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import numpy as np
 from progguide_jax.diffusion import (
     arguments,
     asking,
+    faults,
     loop,
     noise,
     plans,
@@ -43,7 +46,8 @@ def fkc(
 
     Every `particles` images in a row are one group, with one condition, and do not
     depend on other groups. omega is one number: where it varies with t the weights
-    would need the densities themselves. Exact for many steps and many particles.
+    would need the densities themselves. Exact for many steps and many particles. Logs a
+    warning where x_0 is not finite, as `samplers.solve` does.
     """
     x_T = arguments.start(x_T)
     arguments.check_branches(branches, x_T)
@@ -60,15 +64,14 @@ def fkc(
     for name, branch in branches.items():
         _check_groups(name, branch.cond, particles)
     weights = np.full(len(plan.t), omega, np.float64)
-    return _fkc(
-        asking.share(branches),
-        x_T,
-        loop.rows(plan, branches, weights, rules.cfg(), x_T),
-        arguments.keys(key, len(x_T)),
-        jnp.asarray(noise_lost(levels), jnp.promote_types(x_T.dtype, jnp.float32)),
-        threshold,
-        particles,
-    )
+    rows = loop.rows(plan, branches, weights, rules.cfg(), x_T)
+    keys = arguments.keys(key, len(x_T))
+    lost = jnp.asarray(noise_lost(levels), jnp.promote_types(x_T.dtype, jnp.float32))
+    how = (lost, threshold, particles)
+    x_0, finite = _fkc(asking.share(branches), x_T, rows, keys, *how)
+    why = functools.partial(_of_particle, branches, x_T, rows, keys, *how)
+    faults.warn(finite, why)
+    return x_0
 
 
 def steps(levels: Levels, particles: int, threshold: float) -> plans.Plan:
@@ -109,8 +112,11 @@ def _check_groups(name: str, cond, particles: int) -> None:
             )
 
 
-def scan(branches, x_T, rows, keys, lost, threshold, particles: int):
-    """x_0 [B,...] of `loop.rows`, to be called under jit; lost: `noise_lost`."""
+def scan(
+    branches, x_T, rows, keys, lost, threshold, particles: int, states: bool = False
+):
+    """x_0 [B,...] of `loop.rows`, to be called under jit; lost: `noise_lost`. states:
+    x after each row instead, [N,B,...]."""
     batch = len(x_T)
     groups = keys.reshape(-1, particles)[:, 0]
 
@@ -130,13 +136,42 @@ def scan(branches, x_T, rows, keys, lost, threshold, particles: int):
         again = noise.fold_in(noise.fold_in(groups, row.index), 3)
         # at the end too, unless all weigh the same
         share = jnp.where(row.index == len(lost) - 1, 0.9999, threshold)
-        return _drawn_again(x, log_weight, again, share * particles, particles), None
+        drawn = _drawn_again(x, log_weight, again, share * particles, particles)
+        return drawn, drawn[0] if states else None
 
     state = (x_T, jnp.zeros(batch, lost.dtype))
-    return jax.lax.scan(body, state, (rows, lost))[0][0]
+    (x_0, _), path = jax.lax.scan(body, state, (rows, lost))
+    return path if states else x_0
 
 
-_fkc = jax.jit(scan, static_argnames="particles")
+@functools.partial(jax.jit, static_argnames="particles")
+def _fkc(branches, x_T, rows, keys, lost, threshold, particles):
+    """x_0, and which images of it are finite [B]."""
+    x_0 = scan(branches, x_T, rows, keys, lost, threshold, particles)
+    return x_0, faults.are_finite(x_0)
+
+
+_states = jax.jit(
+    functools.partial(scan, states=True), static_argnames=("particles", "states")
+)
+
+
+def fault(branches, x_T, rows, keys, lost, threshold, particles: int) -> str:
+    """Where these groups went astray, which are drawn once more; "" if they did not."""
+    shared = asking.share(branches)
+    states = _states(shared, x_T, rows, keys, lost, threshold, particles)
+    states = np.concatenate([np.asarray(x_T)[None], np.asarray(states)])
+    return faults.first(shared, states, rows, keys)
+
+
+def _of_particle(branches, x_T, rows, keys, lost, threshold, particles, index) -> str:
+    """The same of the group of the particle `index` of a batch."""
+    first = index // particles * particles
+    group = slice(first, first + particles)
+    return fault(
+        faults.some(branches, group), x_T[group], rows, keys[group], lost, threshold,
+        particles,
+    )  # fmt: skip
 
 
 def _drawn_again(x, log_weight, keys, least, particles: int):

@@ -3,7 +3,7 @@
 Both run the loop of `diffusion.loop`.
 """
 
-import logging
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +30,11 @@ ddim, ddpm = solvers.ddim, solvers.ddpm
 image_keys, fold_in = noise.image_keys, noise.fold_in
 initial_noise = noise.initial_noise
 
-_log = logging.getLogger(__name__)
-
 
 def _scan(*args, **kwargs):
     """What `loop.scan` gives, and which images x_0 are finite [B]."""
     result = loop.scan(*args, **kwargs)
-    return result, jnp.isfinite(result[0]).all(axis=tuple(range(1, result[0].ndim)))
+    return result, faults.are_finite(result[0])
 
 
 _jitted = jax.jit(_scan, static_argnames=("view", "trace", "double_batch"))
@@ -189,13 +187,10 @@ def solve(
         view=jnp.asarray if trajectory else None, trace=trace,
         double_batch=double_batch,
     )  # fmt: skip
-    if not isinstance(finite, jax.core.Tracer) and not np.all(finite):
-        lost = np.flatnonzero(~np.asarray(finite))
-        why = faults.of_image(branches, x_T, rows, keys, rule, projection, lost[0])
-        _log.warning(
-            "x_0 is not finite in %d of %d images, the first one %s",
-            len(lost), len(x_T), why,
-        )  # fmt: skip
+    faults.warn(
+        finite,
+        functools.partial(faults.of_image, branches, x_T, rows, keys, rule, projection),
+    )
     if not (trajectory or trace):
         return result[0]
     x_0, *rest = result

@@ -238,10 +238,22 @@ def _first_line(error: Exception | str) -> str:
     """What the error says, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in lines):
-        # config_flags quotes the traceback of a config file: its end is the message
-        return lines[-1].removeprefix("ValueError: ")
+        return _of_config_file(lines)
     if not lines:
         return type(error).__name__
     if isinstance(error, str | ValueError | OSError | FloatingPointError | flags.Error):
         return lines[0]
     return f"{type(error).__name__}: {lines[0]}"
+
+
+def _of_config_file(lines: list[str]) -> str:
+    """What the traceback of a config file, which config_flags quotes, says at its end.
+    A value of a wrong type is said with the line of the file that sets it."""
+    message = lines[-1].removeprefix("ValueError: ")
+    kind = re.search(r"cannot be casted to type <class '(\w+)'>$", message)
+    files = [k for k, line in enumerate(lines) if line.startswith("File ")]
+    own = [k for k in files if f"{os.sep}ml_collections{os.sep}" not in lines[k]]
+    if not (kind and own):
+        return message
+    where, setting = lines[own[-1]], lines[own[-1] + 1]
+    return f"{setting}: use a value of type {kind[1]} ({where})"

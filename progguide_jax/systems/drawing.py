@@ -42,7 +42,8 @@ def _first_fault(system, spec, index, labels, mesh, finite) -> str:
     """Where the first of the images that are not finite went astray."""
     bad = int(np.flatnonzero(~finite)[0])
     if spec.particles:
-        return f"image {index[bad]} is not finite: its particles ran away"
+        why = _fault_of_particles(system, spec, index[bad], labels[bad])
+        return f"image {index[bad]} is not finite {why}"
     index, labels = (np.full(mesh.size, a[bad]) for a in (index, labels))
     every = tuple(range(len(spec.plan.t)))
     states = _run(system, spec, index, labels, mesh, view=_whole, rows_seen=every)[1]
@@ -114,16 +115,33 @@ def _of_particles(system, spec, index, labels, mesh) -> jax.Array:
     return run(asking.share(branches), own, key, rows, lost, threshold)
 
 
+def _fault_of_particles(system, spec, index, label) -> str:
+    """Where those of one image went astray."""
+    count = spec.particles["particles"]
+    labels = np.full(count, label, np.int32)
+    branches, rows = _prepared(system, spec, labels, system.condition(labels))
+    keys = noise.image_keys(jax.random.key(spec.seed), np.full(count, index, np.int32))
+    x_T, steps = _start_of_particles(keys, system.shape, count)
+    lost = particles.noise_lost(spec.levels).astype(np.float32)
+    threshold = spec.particles["threshold"]
+    return particles.fault(branches, x_T, rows, steps, lost, threshold, count)
+
+
+def _start_of_particles(keys, shape, count):
+    """x_T and the keys of the steps, of keys [B] that `count` in a row share."""
+    number = jnp.arange(len(keys)) % count
+    each = jax.vmap(jax.random.fold_in)(noise.fold_in(keys, 2), number)
+    start, steps = (noise.fold_in(each, i) for i in (0, 1))
+    return noise.initial_noise(start, shape), steps
+
+
 @functools.cache
 def _compiled_particles(mesh, shape, count):
     """The program of so many particles an image: those of one index side by side."""
 
     def run(branches, index, key, rows, lost, threshold):
         keys = noise.image_keys(key, index)
-        number = jnp.arange(len(index)) % count
-        each = jax.vmap(jax.random.fold_in)(noise.fold_in(keys, 2), number)
-        start, steps = (noise.fold_in(each, i) for i in (0, 1))
-        x_T = noise.initial_noise(start, shape)
+        x_T, steps = _start_of_particles(keys, shape, count)
         x_0 = particles.scan(branches, x_T, rows, steps, lost, threshold, count)
         return particles.one_of(x_0, noise.fold_in(keys[::count], 3), count)
 

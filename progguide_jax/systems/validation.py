@@ -279,4 +279,7 @@ def _check_grids(config) -> None:
                 sample.spacing, noise_schedule, num_steps, sample.offset, **settings
             )
         except ValueError as error:
-            raise ValueError(f"{key} with config.sample: {error}") from error
+            word = str(error).split()[0]  # often the setting
+            place = f"sample.{sample.spacing}." if word in settings else "sample."
+            place = place if word in (*settings, "offset") else f"{key}: "
+            raise ValueError(f"{place}{error}") from error

@@ -113,6 +113,7 @@ def test_a_memory_and_an_omega_of_two_signs(caplog):
     for omega in (np.ones(8), -0.5 * np.ones(8)):
         sample(branches(null=null), omega, rule=rules.apg())
     sample(branches(null=null), np.linspace(-0.5, 1, 8))
+    sample(branches(null=null), np.linspace(-0.5, 1, 8), rule=rules.apg(momentum=0.0))
     assert not caplog.text
     sample(branches(null=null), np.linspace(-0.5, 1, 8), rule=rules.apg())
     assert "omega changes its sign and the rule remembers" in caplog.text

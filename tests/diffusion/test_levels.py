@@ -39,6 +39,20 @@ def test_every_grid_falls_strictly(spacing):
 
 
 @pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sigma_max": "a"}, "sigma_max must be a number, got 'a'"),
+        ({"rho": (1,)}, "rho must be a number"),
+        ({"sigma_min": 500.0}, "sigma_min 500 leaves the range of ddpm_linear: use 0"),
+        ({"sigma_max": 1e-9}, "sigma_max 1e-09 leaves the range of"),
+    ],
+)
+def test_impossible_ends(settings, message):
+    with pytest.raises(ValueError, match=message):
+        levels.karras(NS, 10, **settings)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((1000, 1001), "1 ... 1000 .* got 1001"),

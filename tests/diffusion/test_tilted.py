@@ -126,6 +126,27 @@ def test_a_group_of_particles_is_alone():
     np.testing.assert_allclose(whole[part], alone, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("cond", "null"))
+def test_fkc_names_the_step_and_the_branch_that_was_not_finite(name, caplog):
+    """The third group of four meets it where r < 0.5, and the rest ends on images."""
+    steps, given = grid(8), pair(16)
+
+    def broken(x, level, cond):
+        lost = (cond[:, 0] == 9) & (level.sigma < 0.5 * level.alpha)
+        return exact(x, level, cond) + jnp.where(lost, jnp.nan, 0)[:, None]
+
+    cond = given[name].cond.at[8:12, 0].set(9)
+    given[name] = prediction.Branch(jax.tree_util.Partial(broken), cond)
+    x = tilted.fkc(given, start(16), steps, omega=1.0, key=KEY, particles=4)
+    assert np.isfinite(np.delete(x, slice(8, 12), 0)).all()
+    k = int(np.flatnonzero(steps.r < 0.5)[0])
+    assert (
+        f"images, the first one after evaluation {k + 1} of 8 (t = {steps.t[k]:g}): "
+        f"the prediction of the branch {name!r} is not finite there"
+    ) in caplog.text
+
+
 def test_drawing_again_is_in_proportion():
     """Systematic: n copies of a particle of weight n / P, give or take one."""
     weight = np.array([[0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]])

@@ -19,6 +19,16 @@ def network(xp, x, alpha, sigma, label):
     return sigma / (0.2 * alpha**2 + sigma**2) * (x - alpha * near)
 
 
+def velocity(z, time, conditioned):
+    """eps - x0 of flow matching at z = (1 - time) x0 + time eps; the network is one of
+    alpha x0 + sigma eps with the same ratio and alpha^2 + sigma^2 = 1."""
+    alpha, sigma = 1 - time, time
+    size = np.hypot(alpha, sigma)
+    label = LABEL if conditioned else 0 * LABEL - 1
+    eps = network(np, z / size, alpha / size, sigma / size, label)
+    return eps - (z - sigma * eps) / alpha
+
+
 def branches(fn=network, label=LABEL):
     def eps(x, level, label):
         alpha, sigma = (prediction.per_image(a, x) for a in level[1:])

@@ -12,16 +12,6 @@ from progguide_jax.guidance import rules
 OMEGA = np.linspace(0.4, 2.0, 8)
 
 
-def velocity(z, time, conditioned):
-    """eps - x0 of flow matching at z = (1 - time) x0 + time eps; the network is one of
-    alpha x0 + sigma eps with the same ratio and alpha^2 + sigma^2 = 1."""
-    alpha, sigma = 1 - time, time
-    size = np.hypot(alpha, sigma)
-    label = by_hand.LABEL if conditioned else 0 * by_hand.LABEL - 1
-    eps = by_hand.network(np, z / size, alpha / size, sigma / size, label)
-    return eps - (z - sigma * eps) / alpha
-
-
 @pytest.mark.parametrize("reach", [0.5, 0.8])
 def test_rectified_cfgpp_by_hand(reach, x64):
     """The three lines of the paper's algorithm in the coordinates of flow matching."""
@@ -31,12 +21,14 @@ def test_rectified_cfgpp_by_hand(reach, x64):
     z = by_hand.start() / whole[0]
     for k, omega in enumerate(OMEGA):
         dt = time[k + 1] - time[k]
-        v_c = velocity(z, time[k], True)
+        v_c = by_hand.velocity(z, time[k], True)
         last = k == len(OMEGA) - 1  # from t = 0, below which no network knows a level
         half = 0 if last else reach * dt
         z_m, t_m = z + half * v_c, time[k] + half
         z = z + dt * (
-            v_c + omega * (velocity(z_m, t_m, True) - velocity(z_m, t_m, False))
+            v_c
+            + omega
+            * (by_hand.velocity(z_m, t_m, True) - by_hand.velocity(z_m, t_m, False))
         )
     rule = rules.make("rectified_cfgpp", reach=reach)
     found = by_hand.ours(rule, OMEGA)

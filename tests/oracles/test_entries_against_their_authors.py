@@ -1,12 +1,5 @@
-"""Entries beside the public code of their authors, where it is a function of arrays.
+"""Entries beside the public code of their authors, where it is a function of arrays."""
 
-PROGGUIDE_CLONES is a folder with clones of their repositories, of which one function
-each is read, so that nothing that the rest imports is needed.
-"""
-
-import ast
-import os
-import pathlib
 import types
 import typing
 
@@ -14,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from clones import theirs
 
 from progguide_jax.diffusion import levels, noise, prediction, process, system
 from progguide_jax.guidance import references, rules, schedules
@@ -22,20 +16,6 @@ from progguide_jax.guidance.rules import spaces
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
-
-
-def theirs(file, name, **around):
-    """The function or class `name` of a file of a clone; around: what it reads."""
-    path = pathlib.Path(os.environ.get("PROGGUIDE_CLONES", "no folder")) / file
-    if not path.exists():
-        pytest.skip(f"PROGGUIDE_CLONES holds no {file}: clone its repository there")
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
-            break
-    node.decorator_list = []
-    scope = {"torch": torch, "np": np} | around
-    exec(compile(ast.Module([node], []), str(path), "exec"), scope)
-    return scope[name]
 
 
 def step_of(x, alpha, sigma, omega, predicts="x0"):

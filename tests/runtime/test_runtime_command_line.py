@@ -369,6 +369,17 @@ def test_a_config_that_cannot_be_had_is_one_line_and_code_2(
     assert lines[0].startswith("error: ") and words in lines[0]
 
 
+def test_a_value_of_a_wrong_type_is_said_with_its_line(capsys, tmp_path):
+    setting = "config.guidance.interval.t_min = 'a'"
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(CONFIG.replace("config.seed = 5 if arg else 0", setting))
+    code, lines = ended(capsys, never, f"--config={recipe}", f"--workdir={tmp_path}")
+    assert code == 2 and lines == [
+        f"error: {setting}: use a value of type int "
+        f'(File "{recipe}", line 7, in get_config)'
+    ]
+
+
 def test_an_unwritable_workdir_is_one_line_and_code_2(capsys, recipe, tmp_path):
     (tmp_path / "file").write_text("in the way")
     for workdir in (tmp_path / "file", tmp_path / "file" / "run", "/proc/run"):

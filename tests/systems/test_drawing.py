@@ -57,7 +57,7 @@ def test_finite_images_come_through(config):
         ),
         (
             lambda level, label: (label == 1) & (level.t < 50),
-            r"image 1 .* evaluation 10 of 10 \(t = 0\): .* branch 'cond' is not fin",
+            r"image 1 .* evaluation 10 of 10 \(t = 0\): .* branch 'cond' is not",
         ),
     ],
 )
@@ -76,3 +76,15 @@ def test_a_rule_that_overflows_is_no_fault_of_the_network(config):
         FloatingPointError, match=r"6 of 10 \(t = 400\): all predictions are finite"
     ):
         draw(config, system(config), rule=rules.of(rule))
+
+
+@pytest.mark.slow
+def test_particles_name_the_step_and_the_branch(config):
+    """Of two an image; leading, 10 steps: t = 900, 800, ... 0."""
+    config.sample.tilted, config.sample.fkc.particles = "fkc", 2
+    model = system(config, lambda level, label: (label == 1) & (level.t < 350))
+    with pytest.raises(
+        FloatingPointError,
+        match=r"^image 1 .* evaluation 7 of 10 \(t = 300\): .* branch 'cond' is not",
+    ):
+        draw(config, model)

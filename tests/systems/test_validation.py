@@ -80,7 +80,7 @@ def test_the_defaults_are_valid():
         ({"train.ema_decay": 1.0}, "at least 0 and below 1"),
         ({"train.learning_rate": float("nan")}, "finite and above 0"),
         ({"sample.ddim.eta": 1.5}, "in [0, 1]"),
-        ({"sample.offset": 20}, "config.sample: offset 20"),
+        ({"sample.offset": 20}, "sample.offset 20 moves"),
         ({"data.image_size": 36}, "36 is not divisible by 8"),
         ({"model.unet.attention_resolutions": (14,)}, "no feature map is 14 pixels "
          "wide: use some of 32, 16, 8, 4"),
@@ -114,11 +114,13 @@ def test_the_defaults_are_valid():
         ({"train.exit_weight": 0.7}, "train.exit_weight is 0.7 and model.unet.exit is "
          "off: set model.unet.exit"),
         ({"noise.zero_terminal_snr": True}, "set train.predicts=v or x0"),
-        ({"sample.spacing": "karras", "sample.offset": 1}, "leave it out with"),
-        ({"sample.spacing": "karras", "sample.karras.sigma_max": 1e9},
-         "leaves the range of ddpm_linear"),
+        ({"sample.spacing": "karras", "sample.offset": 1},
+         "sample.offset 1 moves timesteps: leave it out with"),
+        ({"sample.spacing": "karras", "sample.karras.sigma_max": 500.0},
+         "sample.karras.sigma_max 500 leaves the range of ddpm_linear: use 0.01 ... "),
         ({"sample.spacing": "log_snr", "sample.log_snr.sigma_min": 2.0,
-          "sample.log_snr.sigma_max": 1.0}, "0 < sigma_min < sigma_max"),
+          "sample.log_snr.sigma_max": 1.0},
+         "sample.log_snr.sigma_min 2 and sigma_max 1: they must satisfy"),
         ({"sample.solver": "ddpm", "sample.ddpm.variance": "medium"}, "sample.ddpm: "),
         ({"sample.solver": "heun", "sample.heun.stage_omega": "nearest"},
          "sample.heun: "),
@@ -183,6 +185,14 @@ def test_bad_values_are_named_with_a_remedy(values, words):
     with pytest.raises(ValueError) as error:
         check(changed(**values))
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_setting_of_another_type_is_named():
+    config = changed(**{"guidance.schedule": "interval"})
+    with config.ignore_type():
+        config.guidance.interval.sigma_min = "a"
+    with pytest.raises(ValueError, match="^guidance.interval: sigma_min must be a num"):
+        validation.validate(config)
 
 
 @pytest.mark.parametrize(

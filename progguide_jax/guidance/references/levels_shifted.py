@@ -99,15 +99,15 @@ def tsg(
     Space: eps; the same for a network that predicts x0 or v, asked at t~.
     Cost: 2 evaluations.
     Neutral: noise_scale = 0.
-    Deviation: theirs is t_emb + s t^alpha n with n a vector beside the embedding of t,
-        in some of the layers. Ours moves t itself, which any model has; their
-        derivation (section 5) is of that too.
-    Source: accounts of the paper and reimplementations. Open: whether s is counted in
-        standard deviations of t_emb, and which layers see it.
+    Deviation: theirs is t_emb + s t^alpha std(t_emb) n with n a vector beside the
+        embedding of t, in all layers or in the first ones (of encoder and decoder in a
+        U-Net). Ours moves t itself, which any model has; their derivation (section 5)
+        is of that too. Their pseudocode (Figure 12) does not say whether t counts from
+        0 to 1, as in their text, or to 1000, as the ends of their intervals do.
 
-    Their s (1 to 3) and alpha (0.25 to 1) are tuned for each network, often within an
+    Their s (1 to 3) and alpha (0 to 1) are tuned for each network, often within an
     interval of t only (schedule interval): what they are does not carry over, and the
-    defaults here are a choice. Their w_TSG are 2.5 to 5.
+    defaults here are a choice. Their w_TSG are 2.5 to 5 (Table 11). No code is public.
     """
     ns = model.noise_schedule
     arrays = (jnp.asarray(shifts.known(ns)), ns.num_timesteps, noise_scale, power)

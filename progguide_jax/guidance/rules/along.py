@@ -117,8 +117,8 @@ def vags(kappa: float = 1.0) -> shape.Rule:
     Space: flow; the cosine is that of velocities.
     Cost: 2 evaluations.
     Neutral: kappa 0 is CFG.
-    Source: the authors' code (Velocity_Adaptive_Guidance_Scale, VAGS_Generation), which
-        has the same formula, and kappa 0.5 as its default.
+    Source: the authors' code (Velocity_Adaptive_Guidance_Scale of
+        Harvard-AI-and-Robotics-Lab, VAGS_Generation), whose default is kappa 0.5.
 
     kappa 1 (0.9 on Flickr30K) with w 7 is theirs by an account of the paper. The factor
     is exp(-kappa) at the start and exp(kappa) at the end where the predictions agree,

@@ -24,7 +24,8 @@ def adg(
     Cost: 2 evaluations.
     Neutral: max_angle 0 is the conditional model.
     Deviation: their code adds 0.001 to omega, has 3.14 / 3 as the angle, and an arccos,
-        which does not resolve the angles of images that are nearly equal.
+        which does not resolve the angles of images that are nearly equal; it takes one
+        image at a time, since for several its arrays do not match.
 
     variant: "official" may lengthen x0 by up to sqrt(2); "norm_restored" (theirs too)
     gives every pixel the length over its channels that it has in x0_c; "exact" (ours)

@@ -30,7 +30,7 @@ def smc(slope: float = 5.0, gain: float = 0.2) -> shape.Rule:
             "smc: slope must be finite and gain finite and not negative, got slope "
             f"{slope} and gain {gain}"
         )
-    return shape.Rule(dict(slope=slope, gain=gain), _smc, _nothing)
+    return shape.Rule(dict(slope=slope, gain=gain), _smc, _nothing, memory="gain")
 
 
 def _nothing(x_T):

@@ -38,7 +38,7 @@ def apg(
             f"{momentum} and eta {eta}"
         )
     settings = dict(momentum=momentum, norm_threshold=norm_threshold, eta=eta)
-    return shape.Rule(settings, _apg, jnp.zeros_like)
+    return shape.Rule(settings, _apg, jnp.zeros_like, memory="momentum")
 
 
 def _apg(evaluate, step, carry, *, momentum, norm_threshold, eta):

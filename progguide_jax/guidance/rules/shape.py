@@ -24,9 +24,14 @@ class Rule:
     branch runs alone. consistent: whether the x0 and eps it returns belong to the same
     x_t; where not (CFG++), a projection of x0 leaves eps alone. on_plan: (plan,
     **settings) -> the settings that fn takes, for those that follow from the grid.
+<<<<<<< HEAD
     omegas: the lowest and the highest weight that makes sense. references: what it does
     with several: it sees their "mean" (`prediction.Step.mean`), reads step.weights of
     "each", or takes "one" only.
+=======
+    omegas: the lowest and the highest weight that makes sense. memory: the setting by
+    which it counts what it remembers: at 0 that acts on nothing.
+>>>>>>> wt-zoo
     """
 
     settings: dict[str, Any]
@@ -42,6 +47,7 @@ class Rule:
     omegas: tuple[float, float] = dataclasses.field(
         default=(-math.inf, math.inf), metadata=dict(static=True)
     )
+    memory: str = dataclasses.field(default="", metadata=dict(static=True))
 
     references: str = dataclasses.field(default="mean", metadata=dict(static=True))
 
@@ -81,6 +87,12 @@ class Rule:
             )
         settings = self.on_plan(plan, **self.settings)
         return dataclasses.replace(self, settings=settings, on_plan=None)
+
+    def remembers(self) -> bool:
+        """Whether what it saw at earlier steps acts on later ones."""
+        share = self.settings.get(self.memory, 1)
+        known_zero = not isinstance(share, jax.core.Tracer) and np.all(share == 0)
+        return self.init is not None and not known_zero
 
     def __call__(self, evaluate, step: prediction.Step, carry):
         return self.fn(evaluate, step, carry, **self.settings)

@@ -97,8 +97,10 @@ def adamag(beta: float = 0.1, gamma: float = 4.0, w_min: float = 1.0) -> shape.R
         factor.
     Cost: 2 evaluations.
     Neutral: beta 1, gamma 0 and w_min 0 are CFG (of omega >= -1).
-    Source: accounts of the paper and a reimplementation, which have beta 0.1 and gamma
-        4 (section 5). Open: w_min, where they have 1 or say that the paper gives none.
+    Source: accounts of the paper and two reimplementations, which have beta 0.1 and
+        gamma 4 (section 5, tables 4 and 5) and the weight as Eq. 11, where t rises to
+        data; no code of theirs was found. Open: w_min, where both have 1 and an account
+        says that the paper gives none.
 
     W falls to w_min soon: with gamma 4 half the noise
     (t = 0.5) leaves w / 16.
