@@ -52,12 +52,8 @@ def _check_schedule(config, key: str, name: str) -> None:
         schedules.check_normalize(name, mode)
     except ValueError as error:
         raise ValueError(f"guidance.normalize: {error}") from error
-<<<<<<< HEAD
     curve = schedules.SCHEDULES[name].curve
-=======
-    curve = schedules.SCHEDULES[guidance.schedule].curve
-    registry.check_numbers(f"guidance.{guidance.schedule}", curve, settings)
->>>>>>> wt-zoo
+    registry.check_numbers(f"guidance.{name}", curve, settings)
     if set(settings) <= set(registry.defaults(curve)):  # else it needs a file
         steps = schedules.steps_of(
             specs.grid(config),

@@ -24,14 +24,10 @@ class Rule:
     branch runs alone. consistent: whether the x0 and eps it returns belong to the same
     x_t; where not (CFG++), a projection of x0 leaves eps alone. on_plan: (plan,
     **settings) -> the settings that fn takes, for those that follow from the grid.
-<<<<<<< HEAD
     omegas: the lowest and the highest weight that makes sense. references: what it does
     with several: it sees their "mean" (`prediction.Step.mean`), reads step.weights of
-    "each", or takes "one" only.
-=======
-    omegas: the lowest and the highest weight that makes sense. memory: the setting by
-    which it counts what it remembers: at 0 that acts on nothing.
->>>>>>> wt-zoo
+    "each", or takes "one" only. memory: the setting by which it counts what it
+    remembers: at 0 that acts on nothing.
     """
 
     settings: dict[str, Any]
