@@ -155,9 +155,11 @@ def check_command(config: ml_collections.ConfigDict, given: Sequence[str] = ()) 
 
     What the recipe of an experiment sets may be for its cells alone: of that only what
     was typed must act here. Settings of an entry that was replaced by typing the name
-    of another get their defaults back (`entries.reset`).
+    of another get their defaults back (`entries.reset`), and the widths of attention
+    follow the size of the images (`unet_checks.follow`).
     """
     entries.reset(config, given)
+    unet_checks.follow(config, given)
     validate(config)
     check_unused([config], given if config.experiment.name else None)
 

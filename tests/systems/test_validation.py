@@ -7,7 +7,7 @@ import jax
 import ml_collections
 import pytest
 
-from configs import base, cifar10
+from configs import base, cifar10, classifier
 from progguide_jax.scoring import eval_checks
 from progguide_jax.systems import build, validation
 
@@ -332,6 +332,47 @@ def test_a_setting_that_cannot_act_is_warned_of_unless_a_cell_uses_it(
     acts.guidance.scale, acts.guidance.schedule = 1.0, "linear"
     validation.check_unused([config, acts])
     assert not any(" does nothing: " in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    "recipe, variant, typed, wanted",
+    [
+        (cifar10, "smoke", {"data.image_size": 32}, (16,)),  # levels of 32, 16
+        (cifar10, "smoke", {"data.image_size": 12}, (6,)),
+        (cifar10, "cpu", {"data.image_size": 64}, (16,)),
+        (cifar10, "cpu", {"data.image_size": 16}, (8,)),  # is there: it stays
+        (cifar10, "cpu", {"model.unet.channel_mult": (1, 1)}, (16,)),
+        (cifar10, "", {"data.image_size": 256}, (32,)),
+        (classifier, "", {"data.image_size": 128}, (16,)),  # both become one
+    ],
+)
+def test_attention_follows_the_size_of_the_images(
+    recipe, variant, typed, wanted, caplog
+):
+    caplog.set_level("INFO")
+    config = recipe.get_config(variant)
+    name = config.model.name
+    before = config.model[name].attention_resolutions
+    config.update_from_flattened_dict(typed)
+    validation.check_command(config, list(typed))
+    assert config.model[name].attention_resolutions == wanted
+    assert (f"model.{name}.attention_resolutions is {wanted}" in caplog.text) == (
+        wanted != before
+    )
+
+
+def test_widths_of_attention_that_were_typed_stay():
+    config = cifar10.get_config("smoke")
+    config.data.image_size = 32
+    with pytest.raises(ValueError, match="no feature map is 4 pixels wide: use some"):
+        validation.check_command(
+            config, ["data.image_size", "model.unet.attention_resolutions"]
+        )
+    with pytest.raises(ValueError, match="no feature map is 4 pixels wide"):
+        validation.check_command(config)  # a recipe's own mistake
+    config.data.image_size = 0
+    with pytest.raises(ValueError, match="data.image_size is 0"):
+        validation.check_command(config, ["data.image_size"])
 
 
 def test_a_warm_up_of_the_whole_run_is_said_where_it_is_run(caplog):
