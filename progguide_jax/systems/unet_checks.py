@@ -15,11 +15,12 @@ def follow(config: ml_collections.ConfigDict, given: Sequence[str]) -> None:
     """Give attention to widths that exist, where `given`, the keys that were typed,
     change them and do not say which have it: each becomes the nearest one."""
     name, size = config.model.name, config.data.image_size
-    key, network = f"model.{name}.attention_resolutions", config.model.get(name)
+    key = f"model.{name}.attention_resolutions"
     changes = {"data.image_size", f"model.{name}.channel_mult"} & set(given)
     has_levels = "channel_mult" in entries.settings(config, "model.name")
     if key in given or not changes or not has_levels:
         return
+    network = config.model[name]
     before = tuple(network.attention_resolutions)
     widths = [w for w in _widths_in_pixels(size, network.channel_mult) if w > 0]
     if not widths or not all(isinstance(w, int) and w > 0 for w in before):
