@@ -208,9 +208,8 @@ def _check(config, judge: Judge, samples: sample_sets.Samples) -> None:
     dim, _ = extraction.widths(judge.extractor, samples.images.shape[1:])
     if len(samples.images) < 10 * dim:
         logging.warning(
-            "%s: %d images of %d features: their Fréchet distance is largely the bias "
-            "of so few, compare it at this number only (%d or more are better)",
-            samples.name,
+            "%d images of %d features: their Fréchet distance is largely the bias of "
+            "so few, compare it at this number only (%d or more are better)",
             len(samples.images),
             dim,
             10 * dim,
