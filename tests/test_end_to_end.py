@@ -181,8 +181,8 @@ def test_a_gn_schedule_uses_the_curve_of_the_workdir(workdir, run_here):
             1,
             "learning_rate: 0.001 -> 1",
         ),
-        ("sample.py", ["--config.guidance.schedule=consine"], 1, "mean 'cosine'"),
-        ("sample.py", ["--config.guidance.scale=nan"], 1, "guidance scale nan"),
+        ("sample.py", ["--config.guidance.schedule=consine"], 2, "mean 'cosine'"),
+        ("sample.py", ["--config.guidance.scale=nan"], 2, "guidance scale nan"),
         ("probe.py", ["--config.model.unet.base_channels=32"], 1, "does not fit"),
     ],
 )
@@ -210,7 +210,7 @@ def test_reproduce_writes_a_report(runs):
 
 def test_reproduce_wants_a_config_of_the_paper(tmp_path, run_here):
     code, _, errors = run_here("-m", "eval.reproduce", CIFAR, f"--workdir={tmp_path}")
-    assert code == 1
+    assert code == 2
     assert errors[-1].startswith("error: ") and "configs/paper/fig2.py" in errors[-1]
 
 
