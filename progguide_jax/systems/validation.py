@@ -13,7 +13,7 @@ import ml_collections
 
 from progguide_jax import registry
 from progguide_jax.diffusion import levels, process
-from progguide_jax.guidance import curves
+from progguide_jax.guidance import curves, schedules
 from progguide_jax.systems import (
     build,
     classifier_checks,
@@ -149,6 +149,13 @@ def check_unused(
         logging.warning(line)
 
 
+def warn_beyond_use(configs: Iterable[ml_collections.ConfigDict]) -> None:
+    """Say so, in one line, where a guidance scale of one of them is beyond use."""
+    scales = [s for config in configs for s in entries.scales(config).values()]
+    if words := schedules.beyond_use(*scales):
+        logging.warning(words)
+
+
 def check_command(config: ml_collections.ConfigDict, given: Sequence[str] = ()) -> None:
     """`validate` and `check_unused` for a command with this one config; given: the keys
     that were typed.
@@ -162,6 +169,7 @@ def check_command(config: ml_collections.ConfigDict, given: Sequence[str] = ()) 
     unet_checks.follow(config, given)
     validate(config)
     check_unused([config], given if config.experiment.name else None)
+    warn_beyond_use([config])
 
 
 def check_training(

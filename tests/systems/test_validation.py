@@ -8,6 +8,7 @@ import ml_collections
 import pytest
 
 from configs import base, cifar10, classifier
+from progguide_jax.guidance import schedules
 from progguide_jax.scoring import eval_checks
 from progguide_jax.systems import build, validation
 
@@ -373,6 +374,23 @@ def test_widths_of_attention_that_were_typed_stay():
     config.data.image_size = 0
     with pytest.raises(ValueError, match="data.image_size is 0"):
         validation.check_command(config, ["data.image_size"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"guidance.scale": 1e9},
+        {"guidance.scale": 1e9, "guidance.schedule": "gn"},
+        {"guidance.references": ("null", "autoguidance"),
+         "guidance.autoguidance.scale": 2e3, "guidance.autoguidance.step": 1},
+    ],
+)  # fmt: skip
+def test_a_scale_beyond_use_is_said_before_sampling(values, caplog):
+    validation.check_command(changed(**{"guidance.scale": 100.0}))
+    assert not caplog.messages
+    validation.check_command(changed(**values))
+    (line,) = caplog.messages
+    assert line == schedules.beyond_use(1e9) and "published method" in line
 
 
 def test_a_warm_up_of_the_whole_run_is_said_where_it_is_run(caplog):
