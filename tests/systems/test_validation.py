@@ -277,6 +277,15 @@ def test_examples_must_suffice_where_there_is_a_probe():
         validation.check_probing(config)
     config.probe.num_examples = 40_000
     validation.check_probing(config)
+    config.probe.timesteps, config.probe.num_examples = "stratified", 1_009
+    config.probe.stride = 10  # 0, 10, ... 990 and 999
+    with pytest.raises(ValueError, match="10 classes x 101 timesteps: use at least 1"):
+        validation.check_probing(config)
+    config.probe.num_examples = 1_010
+    validation.check_probing(config)
+    config.probe.stride = 101
+    with pytest.raises(ValueError, match="probe.stride is 101: use at most 100"):
+        validation.check_probing(config)
     smoke = cifar10.get_config("smoke")
     smoke.noise.num_timesteps = 1000
     validation.check_probing(smoke)
