@@ -116,6 +116,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.probe.num_examples = 100_000  # (image, t, eps) triples
     c.probe.batch_size = 256  # global
     c.probe.timesteps = "stratified"  # stratified by (t, class) | uniform (Algorithm 1)
+    # 10: visit every tenth timestep, and the last; the curve is a line between them
+    c.probe.stride = 1
     c.probe.checkpoint_every = 50  # batches between saves of the accumulator
     c.probe.seed = 0  # which image meets which t and noise
 

@@ -29,6 +29,7 @@ def check(config, given) -> None:
     """Metrics that nobody typed are those that the features can give."""
     validation.check_command(config, given)
     eval_checks.leave_out_impossible(config, given)
+    eval_checks.check_eval(config)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,15 @@ Commands that score make it themselves if need be.
 """
 
 from progguide_jax.runtime import command_line
-from progguide_jax.scoring import statistics
+from progguide_jax.scoring import eval_checks, statistics
 from progguide_jax.systems import validation
 
+
+def check(config, given) -> None:
+    """Of the config, and of what is scored against the reference."""
+    validation.check_command(config, given)
+    eval_checks.check_eval(config)
+
+
 if __name__ == "__main__":
-    command_line.run(
-        statistics.refer, check=validation.check_command, sections=("eval",)
-    )
+    command_line.run(statistics.refer, check=check, sections=("eval",))

@@ -28,6 +28,12 @@ def main(arguments: Sequence[str] = ()) -> int:
         print("usage: python -m progguide_jax.doctor (it takes no arguments)")
         return 2
     broken = False
+    if progguide_jax.__file__ is None:
+        print(
+            "progguide_jax is a folder here, not the package: type cd progguide_jax, "
+            "and there pip install -e . again"
+        )
+        return 1
     print(f"progguide_jax {progguide_jax.__version__}, python {sys.version.split()[0]}")
     print(", ".join(f"{k} {v}" for k, v in config_lib.versions().items()))
     for ok, line in (*devices(), *packages(), *data(), *weights()):

@@ -1,5 +1,9 @@
 """The doctor says what is there, and what to type for what is missing."""
 
+import importlib.machinery
+import importlib.util
+import pathlib
+import tomllib
 from importlib import metadata
 
 import jax
@@ -8,6 +12,8 @@ import pytest
 from progguide_jax import doctor
 from progguide_jax.data import cifar10
 from progguide_jax.scoring import extraction
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -81,3 +87,18 @@ def test_weights_and_data_that_are_there(machine, tmp_path, monkeypatch):
 def test_it_takes_no_arguments(capsys):
     assert doctor.main(["--config.data.dir=x"]) == 2
     assert "takes no arguments" in capsys.readouterr().out
+
+
+def test_a_folder_that_hides_the_package_is_told(monkeypatch, capsys, tmp_path):
+    """Of a folder without an __init__.py Python makes a package without a file."""
+    (tmp_path / "progguide_jax").mkdir()
+    spec = importlib.machinery.PathFinder.find_spec("progguide_jax", [str(tmp_path)])
+    monkeypatch.setattr(doctor, "progguide_jax", importlib.util.module_from_spec(spec))
+    assert doctor.main() == 1
+    assert "type cd progguide_jax, and there pip install" in capsys.readouterr().out
+
+
+def test_an_editable_install_is_a_line_in_the_path():
+    """As setuptools has it: then the package is found before a folder of its name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["package-dir"] == {"": "."}

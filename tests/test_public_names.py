@@ -1,5 +1,6 @@
 """The names that users call: the README's blocks run as printed, and the notebooks."""
 
+import importlib.metadata
 import importlib.util
 import json
 import pathlib
@@ -138,32 +139,44 @@ def without_magic(cell, instead):
 
 
 @pytest.mark.parametrize(
-    ("inside", "installs"),
+    ("inside", "address", "installs"),
     [
-        ("checkout/notebooks", [".."]),
-        ("checkout", ["."]),
-        ("beside", ["./progguide_jax"]),
-        (".", []),
+        ("checkout/notebooks", "", [".."]),
+        ("checkout", "https://x/y", ["."]),
+        ("beside", "", ["./progguide_jax"]),
+        (".", "https://x/y", ["git+https://x/y"]),
+        (".", "", []),
     ],
 )
-def test_a_notebook_finds_its_checkout(inside, installs, tmp_path, monkeypatch):
+def test_a_notebook_installs_what_is_not_there(
+    inside, address, installs, tmp_path, monkeypatch
+):
+    """From its checkout, or from the address at the top of its first cell; an install
+    that is there stays as it is."""
     for package in ("checkout/progguide_jax", "beside/progguide_jax/progguide_jax"):
         (tmp_path / package).mkdir(parents=True)
         (tmp_path / package / "__init__.py").touch()
     (tmp_path / "checkout/notebooks").mkdir()
     monkeypatch.chdir(tmp_path / inside)
+    there = ["an install"]
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: list(there))
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text())["cells"]
         first = next(cell for cell in cells if cell["cell_type"] == "code")
-        assert "%pip install -q {here[0]}" in "".join(first["source"])
-        names = {"asked": []}
-        source = without_magic(first, "asked.append(here[0])")
+        assert "%pip install -q {sources[0]}" in "".join(first["source"])
+        source = without_magic(first, "asked.append(sources[0])")
+        empty, given = 'REPOSITORY = ""', f'REPOSITORY = "{address}"'
+        assert source.index(empty) < source.index("pathlib.Path")
+        source, names = source.replace(empty, given), {"asked": []}
         exec(source, names)
-        assert names["asked"] == installs
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        if not installs:
-            with pytest.raises(ImportError, match="open this in a checkout of it, or"):
+        assert names["asked"] == []
+        there.clear()
+        exec(source, names)
+        if not installs:  # it is on the path of these tests
+            monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+            with pytest.raises(ImportError, match="set REPOSITORY, in this cell, to"):
                 exec(source, names)
+        assert names["asked"] == installs
 
 
 @pytest.mark.parametrize(

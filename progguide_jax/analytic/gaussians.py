@@ -94,16 +94,13 @@ class TwoGaussians:
         the latter two also of pure noise."""
         fn = jax.tree_util.Partial(_at_level(self, predicts))
         of_priors = jax.tree_util.Partial(_at_level(self, predicts, of_priors=True))
-        return system.System(
-            branch=lambda label: prediction.Branch(
-                fn, label, predicts, shape=self.shape
-            ),
-            noise_schedule=ns,
-            shape=self.shape,
-            condition=lambda labels: np.asarray(labels, np.int32),
+        return system.of_labels(
+            fn,
+            ns,
+            self.shape,
+            num_classes=2,
             null=NULL,
-            decode=lambda x: x,
-            other=system.other_labels(2),
+            predicts=predicts,
             embed=priors.of_label,
             branch_of_embedding=lambda emb: prediction.Branch(of_priors, emb, predicts),
             origin={

@@ -85,28 +85,54 @@ def of_network(
             f"shape is {shape!r:.40}: pass that of one x, such as (32, 32, 3)"
         )
     at = _at_float if fractional_t else _at_nearest
-    whole = jax.tree_util.Partial(at, as_partial(fn), params)
-    labels, shape = num_classes is not None, tuple(shape)
+    whole, shape = jax.tree_util.Partial(at, as_partial(fn), params), tuple(shape)
+    about = {"network": getattr(fn, "__qualname__", type(fn).__name__)}
+    if num_classes is not None:
+        return of_labels(
+            whole, noise_schedule, shape, num_classes, null, predicts, origin=about
+        )
+    return System(
+        branch=lambda cond: prediction.Branch(whole, cond, predicts, shape=shape),
+        noise_schedule=process.of(noise_schedule),
+        shape=shape,
+        condition=_itself,
+        null=null,
+        decode=_itself,
+        origin=about,
+    )
+
+
+def of_labels(
+    fn: jax.tree_util.Partial,
+    noise_schedule: process.NoiseSchedule,
+    shape: tuple[int, ...],
+    num_classes: int,
+    null: int | None = None,
+    predicts: str = "eps",
+    **more: Any,
+) -> System:
+    """The system of fn(x, level, label), whose conditions are labels: every way into it
+    refuses those that are neither a class nor null, default num_classes. more: the
+    other fields, origin among them."""
     null = num_classes if null is None else null
 
-    def branch(cond):
-        if labels:
-            arguments.check_labels(cond, null, num_classes)
-        return prediction.Branch(whole, cond, predicts, shape=shape)
+    def branch(label):
+        arguments.check_labels(label, null, num_classes)
+        return prediction.Branch(fn, label, predicts, shape=shape)
 
-    def condition(given):
-        arguments.check_labels(given, null, num_classes)
-        return np.asarray(given, np.int32)
+    def condition(labels):
+        arguments.check_labels(labels, null, num_classes)
+        return np.asarray(labels, np.int32)
 
     return System(
         branch=branch,
         noise_schedule=process.of(noise_schedule),
         shape=shape,
-        condition=condition if labels else _itself,
+        condition=condition,
         null=null,
         decode=_itself,
-        origin={"network": getattr(fn, "__qualname__", type(fn).__name__)},
-        other=other_labels(num_classes) if labels else None,
+        other=other_labels(num_classes),
+        **more,
     )
 
 

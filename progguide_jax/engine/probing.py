@@ -58,7 +58,8 @@ def _probe(config, workdir, mesh, path, params, made_by: dict) -> None:
     dataset = build.load_data(config)
     with jax.default_matmul_precision("highest"):
         acc = _accumulate(config, mesh, path.parent, dataset, params, made_by)
-    arrays = _arrays(gradnorm.mean_curve(acc))
+    curve = gradnorm.mean_curve(acc, stride=config.probe.stride)
+    arrays = _arrays(curve, config.probe.stride)
     record = {"made_by": made_by, "versions": config_lib.versions()}
     if jax.process_index() == 0:
         path.with_suffix(".png").unlink(missing_ok=True)  # of another curve
@@ -128,20 +129,20 @@ def draw(
     number: int,
     size: int,
     labels: np.ndarray,
-    num_timesteps: int,
+    timesteps: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(index int64 [B] into labels [N], t int32 [B]) of batch `number`: a function of
-    (seed, number).
+    """(index int64 [B] into labels [N], t int32 [B], some of `timesteps` [n]) of batch
+    `number`: a function of (seed, number).
 
     "stratified": K places in a row hold each class once, and each class goes through
-    permutations of its images and of 0 ... T-1, so that K T places hold every (t, c)
-    once. "uniform": images in the order of an epoch and independent t, as Algorithm 1
-    says.
+    permutations of its images and of the timesteps, so that K n places hold every
+    (t, c) once. "uniform": images in the order of an epoch and independent t, as
+    Algorithm 1 says.
     """
     if mode == "uniform":
         bits = batches.philox(seed, UNIFORM_STREAM, number).random_raw(size)
         index = batches.indices(seed, number, size, len(labels))
-        return index, (bits % np.uint64(num_timesteps)).astype(np.int32)
+        return index, timesteps[bits % np.uint64(len(timesteps))].astype(np.int32)
     classes = np.unique(labels)
     place = np.arange(number * size, (number + 1) * size)
     rank, which = np.divmod(place, len(classes))
@@ -151,7 +152,7 @@ def draw(
         members = np.flatnonzero(labels == c)
         image_seed, t_seed = ((seed, stream, i) for stream in (IMAGE_STREAM, T_STREAM))
         index[mine] = members[_round_robin(*image_seed, rank[mine], len(members))]
-        t[mine] = _round_robin(*t_seed, rank[mine], num_timesteps)
+        t[mine] = timesteps[_round_robin(*t_seed, rank[mine], len(timesteps))]
     return index, t
 
 
@@ -197,7 +198,7 @@ def compiled_step(config, mesh):
 
 def _accumulate(config, mesh, folder, dataset, params, made_by):
     settings, size = config.probe, config.probe.batch_size
-    num_timesteps = config.noise.num_timesteps
+    timesteps = gradnorm.visited(config.noise.num_timesteps, settings.stride)
     num_batches = -(-settings.num_examples // size)
     acc, first = accumulator.resume(folder, made_by, config)
     acc = jax.device_put(acc, sharding.replicated(mesh))
@@ -211,7 +212,7 @@ def _accumulate(config, mesh, folder, dataset, params, made_by):
             number,
             size,
             dataset.labels,
-            num_timesteps,
+            timesteps,
         )
         batch = batches.take(dataset, index[rows])
         mine = {"image": batch["image"], "label": batch["label"], "t": t[rows]}
@@ -248,6 +249,8 @@ def _provenance(config, origin: dict) -> dict:
     network with what it predicts by its checkpoint, which fits no other."""
     settings = config_lib.to_dict(config.probe)
     del settings["checkpoint_every"]
+    if settings["stride"] == 1:  # as if there were no such key
+        del settings["stride"]
     return {
         "checkpoint": origin,
         "noise_schedule": schedule_digest(config),
@@ -280,9 +283,9 @@ def _found_without_made_by(path, made_by: dict) -> bool:
     return all(there.get(k) == v for k, v in made_by.items() if k != "data")
 
 
-def _arrays(curve: gradnorm.Curve) -> dict[str, np.ndarray]:
+def _arrays(curve: gradnorm.Curve, stride: int) -> dict[str, np.ndarray]:
     G = gradnorm.cumulative(curve.g)
-    G_error = gradnorm.cumulative_error(curve.standard_error)
+    G_error = gradnorm.cumulative_error(curve.standard_error, stride)
     return dict(
         t=np.arange(curve.g.shape[1]),
         g=curve.g,

@@ -7,7 +7,7 @@ from progguide_jax.engine import probing, training
 from progguide_jax.experiments import settings
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import sharding
-from progguide_jax.systems import entries, validation
+from progguide_jax.systems import entries, unet_checks, validation
 
 
 def reproduce(config, workdir: str) -> None:
@@ -42,6 +42,7 @@ def check(config, given: Sequence[str] = ()) -> experiments.Experiment:
     registry.check("experiment.name", name, known)
     settings.check_unused(config, {k: dict(e.defaults) for k, e in known.items()})
     entries.reset(config, given)
+    unet_checks.follow(config, given)
     known[name].check(config)
     settings.check_given(config, given, known[name].unread(config))
     if known[name].needs_curve(config):

@@ -45,6 +45,7 @@ def check_cells(
             keys = "cells" if cell.sets else "schedules and experiment.scales"
             raise ValueError(f"experiment.{keys}, cell {cell.name}: {error}") from error
     validation.check_unused([cell.config for cell in cells])
+    validation.warn_beyond_use(cell.config for cell in cells)
     cells_lib.check_names(cells)
 
 

@@ -69,6 +69,11 @@ def _norms(gradient: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.square(gradient.astype(jnp.float32)), axis=-1))
 
 
+def visited(num_timesteps: int, stride: int = 1) -> np.ndarray:
+    """The timesteps of a probe: every `stride`th, and both ends."""
+    return np.unique([*range(0, num_timesteps, stride), num_timesteps - 1])
+
+
 class Accumulator(NamedTuple):
     """Per (class, t): how many examples, the sum of g and of g^2; each [K,T]."""
 
@@ -101,15 +106,17 @@ class Curve(NamedTuple):
     count: np.ndarray
 
 
-def mean_curve(acc: Accumulator, max_empty: float = 0.05) -> Curve:
+def mean_curve(acc: Accumulator, max_empty: float = 0.05, stride: int = 1) -> Curve:
     """g(t, c) averaged over examples, float64 [K,T].
 
     Empty bins are filled by linear interpolation in t; more than `max_empty` of a
-    class's bins empty raises ValueError. The standard error pools the coefficient of
-    variation over a class's bins, since a bin may hold one example: at an optimum the
-    residual's sign is noise and the CV is about 0.76 whatever t.
+    class's bins empty, of those that a probe of this stride visits, raises ValueError.
+    The standard error pools the coefficient of variation over a class's bins, since a
+    bin may hold one example: at an optimum the residual's sign is noise and the CV is
+    about 0.76 whatever t.
     """
-    count, total, total_sq = (np.asarray(a, np.float64) for a in acc)
+    everywhere, at = np.arange(acc.count.shape[1]), visited(acc.count.shape[1], stride)
+    count, total, total_sq = (np.asarray(a, np.float64)[:, at] for a in acc)
     share = np.mean(count == 0, axis=1)
     if np.any(share > max_empty):
         worst = int(np.argmax(share))
@@ -126,11 +133,12 @@ def mean_curve(acc: Accumulator, max_empty: float = 0.05) -> Curve:
     mean_sq = np.where(pairs, (total**2 - total_sq) / n, 0).sum(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         cv = np.sqrt(variance / mean_sq)  # nan where no bin holds two examples
-    t = np.arange(g.shape[1])
     for c in np.flatnonzero(share):
         seen = count[c] > 0
-        g[c] = np.interp(t, t[seen], g[c, seen])
-    return Curve(g, cv[:, None] * g / np.sqrt(n), count)
+        g[c] = np.interp(at, at[seen], g[c, seen])
+    error = cv[:, None] * g / np.sqrt(n)
+    g, error = ([np.interp(everywhere, at, row) for row in a] for a in (g, error))
+    return Curve(np.array(g), np.array(error), np.asarray(acc.count, np.float64))
 
 
 def cumulative(g: np.ndarray) -> np.ndarray:
@@ -138,9 +146,10 @@ def cumulative(g: np.ndarray) -> np.ndarray:
     return np.cumsum(np.asarray(g)[..., ::-1], axis=-1)[..., ::-1]
 
 
-def cumulative_error(standard_error: np.ndarray) -> np.ndarray:
-    """Standard error of `cumulative`, the bins being independent."""
-    return np.sqrt(cumulative(np.square(standard_error)))
+def cumulative_error(standard_error: np.ndarray, stride: int = 1) -> np.ndarray:
+    """Standard error of `cumulative`, the bins that were visited being independent:
+    each stands for `stride` of them."""
+    return np.sqrt(stride * cumulative(np.square(standard_error)))
 
 
 def omega(

@@ -4,9 +4,10 @@
     python sample.py --workdir=DIR --config.guidance.schedule=gn
 
 Exit codes: 0; 1 for an error while running; 2 for a command that cannot be run as it
-is written; 75 for SIGTERM, or another host that is gone, and 130 for Ctrl-C, after
-which the same command goes on from what is saved. An error is one line on stderr; that
-of code 1 has its traceback in WORKDIR/error.log.
+is written: a key, a value, the recipe, the workdir; 75 for SIGTERM, or another host
+that is gone, and 130 for Ctrl-C, after which the same command goes on from what is
+saved. An error is one line on stderr; that of code 1 has its traceback in
+WORKDIR/error.log. A warning is said once.
 """
 
 import contextlib
@@ -55,7 +56,8 @@ def run(
     sections: Sequence[str] = _SECTIONS,
 ) -> None:
     """check(config, given), then main(config, workdir), for the command line argv,
-    default sys.argv; given: the keys that it overrides.
+    default sys.argv; given: the keys that it overrides. What check raises is said of
+    the command line, before anything is made.
 
     config is the locked ConfigDict of --config, or of the workdir's config.json, with
     the overrides; workdir exists and can be written. new_workdir: whether main may
@@ -77,8 +79,8 @@ def run(
         _fail(f"--workdir {workdir} does not exist: train first, or mend the name", 2)
     try:
         with stopping.terminable():
+            _check(check, config, given)
             _check_writable(workdir)
-            check(config, given)
             several = hosts.join(config)
             _set_up_devices(config)
             if several:
@@ -146,6 +148,14 @@ def _out_of_memory(error: Exception, config: Any, sections: Sequence[str]) -> st
     return f"out of memory{reason}: lower --config.{' or --config.'.join(sizes)}"
 
 
+def _check(check: Callable[[Any, Sequence[str]], Any], config: Any, given) -> None:
+    """check(config, given); ends the process with code 2 at what it refuses."""
+    try:
+        check(config, given)
+    except (ValueError, FileNotFoundError) as error:
+        _fail(_as_typed(_first_line(error), config), 2)
+
+
 def _check_writable(workdir: str) -> None:
     """Create workdir if need be; ends the process with code 2 if it is of no use."""
     probe = files.temporary(epath.Path(workdir) / "writable", secrets.randbits(31))
@@ -193,6 +203,7 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.addFilter(_worth_reading)
+    handler.addFilter(_Once())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
@@ -202,6 +213,22 @@ def _worth_reading(record: logging.LogRecord) -> bool:
         return False
     # orbax logs a traceback in each of its threads, then raises the error as well
     return not (record.exc_info and "orbax" in record.pathname)
+
+
+class _Once(logging.Filter):
+    """Leaves out a warning that was said before: of another cell, or by a check that
+    both the command and its work make."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if record.levelno < logging.WARNING or message not in self._said:
+            self._said.add(message)
+            return True
+        return False
 
 
 def _fail(error: Exception | str, code: int) -> NoReturn:

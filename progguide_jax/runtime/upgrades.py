@@ -69,6 +69,7 @@ _ADDED: dict[str, Any] = {
     "train.fsdp": False,
     "train.student_t.degrees": 4.0,
     "checkpoint.step": 0,
+    "probe.stride": 1,
     "guidance.references": ["null"],
     "guidance.rule": "cfg",
     "guidance.projection": "clip",

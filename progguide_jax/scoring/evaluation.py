@@ -11,8 +11,14 @@ from progguide_jax.engine import results
 from progguide_jax.metrics import per_class as per_class_lib
 from progguide_jax.metrics import suite
 from progguide_jax.runtime import config as config_lib
-from progguide_jax.runtime import digests, files, sharding, writers
-from progguide_jax.scoring import eval_checks, extraction, sample_sets, statistics
+from progguide_jax.runtime import digests, files, locking, sharding, writers
+from progguide_jax.scoring import (
+    embedding,
+    eval_checks,
+    extraction,
+    sample_sets,
+    statistics,
+)
 from progguide_jax.systems import build, validation
 
 
@@ -48,7 +54,7 @@ def score(
     config, workdir: str, judge: Judge, samples: sample_sets.Samples
 ) -> results.Result:
     """The row of these samples and {score: terms [N]}, made or found:
-    WORKDIR/scores/NAME.json and .npz.
+    WORKDIR/scores/NAME.json and .npz. Features that a killed run left are used.
 
     Terms are the influence of every image on a score that has one, from which paired
     differences get their error.
@@ -60,9 +66,14 @@ def score(
     def make():
         _check(config, judge, samples)
         logging.info("scores to %s", path)
-        return _computed(config, judge, samples)
+        return _computed(config, judge, samples, path)
 
-    return results.find_or_make(path, made_by, make)
+    result = results.find(path, made_by)
+    if result is None:
+        with locking.hold(path):
+            result = results.find_or_make(path, made_by, make)
+    embedding.remove_parts(path)
+    return result
 
 
 def _row_path(
@@ -122,9 +133,11 @@ def _made_by(config, judge: Judge, samples: sample_sets.Samples) -> dict[str, An
     }
 
 
-def _computed(config, judge: Judge, samples: sample_sets.Samples) -> results.Result:
-    """The row, and its terms by public name."""
-    scores, per_class = _scores(config, judge, samples)
+def _computed(
+    config, judge: Judge, samples: sample_sets.Samples, path: epath.Path
+) -> results.Result:
+    """The row of `path`, and its terms by public name."""
+    scores, per_class = _scores(config, judge, samples, path)
     about = {
         "config": config_lib.digest(config),
         "versions": config_lib.versions(),
@@ -195,9 +208,8 @@ def _check(config, judge: Judge, samples: sample_sets.Samples) -> None:
     dim, _ = extraction.widths(judge.extractor, samples.images.shape[1:])
     if len(samples.images) < 10 * dim:
         logging.warning(
-            "%s: %d images of %d features: their Fréchet distance is largely the bias "
-            "of so few, compare it at this number only (%d or more are better)",
-            samples.name,
+            "%d images of %d features: their Fréchet distance is largely the bias of "
+            "so few, compare it at this number only (%d or more are better)",
             len(samples.images),
             dim,
             10 * dim,
@@ -233,11 +245,18 @@ def _check_classes(config, samples: sample_sets.Samples, *reference) -> None:
             suite.check_count(config.eval.metrics, count, f"class {c} of {what}")
 
 
-def _scores(config, judge: Judge, samples: sample_sets.Samples):
+def _scores(config, judge: Judge, samples: sample_sets.Samples, path: epath.Path):
     """({score: Score}, {class: {score: Score}} or {})."""
     labels, metrics = samples.labels, config.eval.metrics
-    values, logits = extraction.extract_all(
-        judge.extractor, samples.images, config.eval.batch_size, samples.name
+    depends_on = {
+        "samples": samples.made_by,
+        "num_images": len(samples.images),
+        "features": judge.extractor.origin,
+        "versions": config_lib.versions(),
+    }
+    size, what = config.eval.batch_size, samples.name
+    values, logits = embedding.embed(
+        judge.extractor, samples.images, size, what, path, depends_on
     )
     whole = suite.Sample(values, logits, labels)
     options = {

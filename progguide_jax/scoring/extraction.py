@@ -110,6 +110,8 @@ def check_images(extractor: Extractor, images: np.ndarray, what: str) -> None:
             f"{what}: images are {images.dtype} {list(images.shape)}, scores need "
             "uint8 [N,H,W,3]"
         )
+    if not len(images):
+        raise ValueError(f"{what}: there are no images to score")
     if extractor.origin["name"] != "pixels" and images.shape[3] != 3:
         raise ValueError(
             f"{what}: images have {images.shape[3]} channels, {extractor.name} takes "
@@ -150,21 +152,3 @@ def extract(
             rows = slice(first, first + n)
             yield rows, features, None if logits is None else logits[:n]
             bar.update(n)
-
-
-def extract_all(
-    extractor: Extractor, images: np.ndarray, batch_size: int, what: str
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """(features float32 [N,D], logits float32 [N,K] or None), each in memory once."""
-    features = logits = None
-    for rows, batch, batch_logits in extract(extractor, images, batch_size, what):
-        if features is None:
-            features = np.empty((len(images), batch.shape[1]), np.float32)
-            if batch_logits is not None:
-                logits = np.empty((len(images), batch_logits.shape[1]), np.float32)
-        features[rows] = batch
-        if logits is not None:
-            logits[rows] = batch_logits
-    if features is None:
-        raise ValueError(f"{what}: there are no images to score")
-    return features, logits

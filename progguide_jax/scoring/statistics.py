@@ -15,7 +15,7 @@ from progguide_jax.formats import npz, regular
 from progguide_jax.metrics import frechet, suite
 from progguide_jax.runtime import config as config_lib
 from progguide_jax.runtime import digests, files, locking, sharding, upgrades
-from progguide_jax.scoring import eval_checks, extraction, making
+from progguide_jax.scoring import embedding, eval_checks, extraction, making
 from progguide_jax.systems import build, validation
 
 
@@ -264,7 +264,7 @@ def _find_or_make(config, workdir: str, extractor) -> results.Result:
                 settings,
                 lambda: making.make(config, extractor, settings, path),
             )
-            making.remove_parts(path)
+            embedding.remove_parts(path)
     return result
 
 

@@ -1,7 +1,6 @@
 """A trained workdir as a `System`: class ids in, images out."""
 
 import jax
-import numpy as np
 
 from progguide_jax.diffusion import prediction, system
 from progguide_jax.diffusion.system import System
@@ -42,16 +41,14 @@ def of(config, params: dict, checkpoint: dict) -> System:
         "noise_digest": digests.digest({"alpha_bar": ns.alpha_bar}),
         "data": build.data_about(config),
     }
-    return System(
-        branch=lambda label: prediction.Branch(fn, label, kind, shape=shape),
-        noise_schedule=ns,
-        shape=shape,
-        condition=lambda labels: np.asarray(labels, np.int32),
-        null=num_classes,
-        decode=lambda x: x,
+    return system.of_labels(
+        fn,
+        ns,
+        shape,
+        num_classes,
+        predicts=kind,
         origin=config_lib.as_json(origin),
         perturbed=disturbed.perturbed(module, params, shape),
-        other=system.other_labels(num_classes),
         embed=jax.tree_util.Partial(build.embeddings(module), params),
         branch_of_embedding=lambda emb: prediction.Branch(of_embedding, emb, kind),
     )

@@ -1,8 +1,35 @@
 """Whether a U-Net, or its way down, can be built for the images of config.data."""
 
+import logging
+import math
+from collections.abc import Sequence
+
 import ml_collections
 
+from progguide_jax.systems import entries
+
 _EXIT_WEIGHT = 0.5  # train.exit_weight where nobody set it
+
+
+def follow(config: ml_collections.ConfigDict, given: Sequence[str]) -> None:
+    """Give attention to widths that exist, where `given`, the keys that were typed,
+    change them and do not say which have it: each becomes the nearest one."""
+    name, size = config.model.name, config.data.image_size
+    key = f"model.{name}.attention_resolutions"
+    changes = {"data.image_size", f"model.{name}.channel_mult"} & set(given)
+    has_levels = "channel_mult" in entries.settings(config, "model.name")
+    if key in given or not changes or not has_levels:
+        return
+    network = config.model[name]
+    before = tuple(network.attention_resolutions)
+    widths = [w for w in _widths_in_pixels(size, network.channel_mult) if w > 0]
+    if not widths or not all(isinstance(w, int) and w > 0 for w in before):
+        return  # `check` says what is wrong
+    nearest = [min(widths, key=lambda w: abs(math.log(w / old))) for old in before]
+    after = network.attention_resolutions = tuple(dict.fromkeys(nearest))
+    if after != before:
+        words = "%s is %s, not %s: the nearest widths for images of %d pixels"
+        logging.info(words, key, after, before, size)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -24,7 +51,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"{len(unet.channel_mult)} levels of model.{name}.channel_mult need: use "
             "fewer levels or another size"
         )
-    sizes = [size // 2**i for i in range(len(unet.channel_mult))]
+    sizes = _widths_in_pixels(size, unet.channel_mult)
     for resolution in unet.attention_resolutions:
         if resolution not in sizes:
             raise ValueError(
@@ -56,6 +83,11 @@ def check_exit_weight(config: ml_collections.ConfigDict) -> None:
             f"train.exit_weight is {weight} and model.unet.exit is off: set "
             "model.unet.exit to a width of the decoder, or leave it out"
         )
+
+
+def _widths_in_pixels(size: int, channel_mult: Sequence[int]) -> list[int]:
+    """Of the feature maps of each level."""
+    return [size // 2**i for i in range(len(channel_mult))]
 
 
 def _widths(unet: ml_collections.ConfigDict, decoder: bool) -> list[int]:

@@ -13,7 +13,7 @@ import ml_collections
 
 from progguide_jax import registry
 from progguide_jax.diffusion import levels, process
-from progguide_jax.guidance import curves
+from progguide_jax.guidance import curves, gradnorm, schedules
 from progguide_jax.runtime import hosts
 from progguide_jax.systems import (
     build,
@@ -47,7 +47,7 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         model.encoder.num_res_blocks model.pix_film.width model.pix_film.depth
         train.num_steps train.batch_size train.log_every train.checkpoint_every
         train.keep train.sample_steps probe.num_examples probe.batch_size
-        probe.checkpoint_every sample.num_images sample.batch_size
+        probe.checkpoint_every probe.stride sample.num_images sample.batch_size
         sample.num_steps""",
     ),
     ("in 1 ... 1,000,000", lambda x: 1 <= x <= 1_000_000, "noise.num_timesteps"),
@@ -152,17 +152,27 @@ def check_unused(
         logging.warning(line)
 
 
+def warn_beyond_use(configs: Iterable[ml_collections.ConfigDict]) -> None:
+    """Say so, in one line, where a guidance scale of one of them is beyond use."""
+    scales = [s for config in configs for s in entries.scales(config).values()]
+    if words := schedules.beyond_use(*scales):
+        logging.warning(words)
+
+
 def check_command(config: ml_collections.ConfigDict, given: Sequence[str] = ()) -> None:
     """`validate` and `check_unused` for a command with this one config; given: the keys
     that were typed.
 
     What the recipe of an experiment sets may be for its cells alone: of that only what
     was typed must act here. Settings of an entry that was replaced by typing the name
-    of another get their defaults back (`entries.reset`).
+    of another get their defaults back (`entries.reset`), and the widths of attention
+    follow the size of the images (`unet_checks.follow`).
     """
     entries.reset(config, given)
+    unet_checks.follow(config, given)
     validate(config)
     check_unused([config], given if config.experiment.name else None)
+    warn_beyond_use([config])
 
 
 def check_training(
@@ -193,14 +203,21 @@ def check_probing(config: ml_collections.ConfigDict, given: Sequence[str] = ()) 
 
 def check_examples(config: ml_collections.ConfigDict) -> None:
     """ValueError if a probe would leave out some timestep of some class."""
-    classes, timesteps = config.data.num_classes, config.noise.num_timesteps
-    there, least = config.probe.num_examples, classes * timesteps
+    classes, probe = config.data.num_classes, config.probe
+    timesteps, most = (
+        config.noise.num_timesteps,
+        max(config.noise.num_timesteps // 10, 1),
+    )
+    if probe.stride > most:
+        raise ValueError(f"probe.stride is {probe.stride}: use at most {most}, T / 10")
+    visited = len(gradnorm.visited(timesteps, probe.stride))
+    there, least = probe.num_examples, classes * visited
     if config.probe.timesteps == "uniform":
         least *= 4  # independent draws leave out exp(-4), 2 %, of the timesteps
     if there < least:
         raise ValueError(
             f"probe.num_examples {there} cannot visit each of {classes} classes x "
-            f"{timesteps} timesteps: use at least {least}"
+            f"{visited} timesteps: use at least {least}, or a larger probe.stride"
         )
 
 

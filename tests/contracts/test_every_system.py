@@ -105,6 +105,25 @@ def test_its_origin_is_json_and_its_digest_stable(world):
     assert digests.json_digest(world.make().origin) == digests.json_digest(origin)
 
 
+def test_a_label_that_is_no_class_is_refused_at_every_door(world):
+    """As the embedding would not: JAX clips an index that is out of range."""
+    model, spec = world.make(), spec_of(world)
+    classes = world.config.data.num_classes if world.state else 2
+    doors = (
+        model.branch,
+        model.condition,
+        lambda labels: references.branches(model, labels, {"null": {}}),
+        lambda labels: draw(model, spec, INDEX, labels),
+    )
+    for wrong in (-1, classes + 1):
+        for door in doors:
+            with pytest.raises(
+                ValueError, match=f"label {wrong}: use 0 ... {classes - 1} "
+            ):
+                door(np.array([0, 1, wrong, 0, 1, 0, 1, 0]))
+    model.branch(np.array([0, classes - 1, classes]))  # that of none is fine
+
+
 def test_two_systems_have_two_origins(make_tiny, fresh):
     found = [network(fresh, name, kind).make().origin for name, kind in EVERY]
     found.append(exact(make_tiny()).make().origin)

@@ -37,7 +37,8 @@ LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [6, 10, 14]))
 def stream(mode, size, total=240, seed=3):
     """(index, t) of the first `total` examples, drawn in batches of `size`."""
     draws = [
-        probing.draw(mode, seed, k, size, LABELS, 20) for k in range(total // size)
+        probing.draw(mode, seed, k, size, LABELS, np.arange(20))
+        for k in range(total // size)
     ]
     return tuple(np.concatenate(a) for a in zip(*draws, strict=True))
 
@@ -56,6 +57,16 @@ def test_stratified_draws_hold_every_timestep_of_every_class_equally_often():
         assert {80 // n, -(-80 // n)} >= set(counts)
 
 
+@pytest.mark.parametrize("mode", ["stratified", "uniform"])
+def test_draws_are_of_the_timesteps_that_are_visited(mode):
+    some = np.array([0, 7, 14, 19])
+    index, t = probing.draw(mode, 0, 0, 120, LABELS, some)
+    assert set(t) == set(some) and t.dtype == np.int32
+    if mode == "stratified":  # each of them in each class: 3 x 4 places, 10 times
+        pairs, counts = np.unique([LABELS[index], t], axis=1, return_counts=True)
+        assert pairs.shape == (2, 12) and set(counts) == {10}
+
+
 def test_stratified_draws_do_not_depend_on_the_batch_size():
     for size in (48, 1):
         np.testing.assert_array_equal(
@@ -66,7 +77,7 @@ def test_stratified_draws_do_not_depend_on_the_batch_size():
 @pytest.mark.parametrize("mode", ["stratified", "uniform"])
 def test_draws_are_a_function_of_seed_and_batch(mode):
     def draw(seed, batch):
-        return np.stack(probing.draw(mode, seed, batch, 64, LABELS, 1000))
+        return np.stack(probing.draw(mode, seed, batch, 64, LABELS, np.arange(1000)))
 
     np.testing.assert_array_equal(draw(0, 7), draw(0, 7))
     for other in (draw(1, 7), draw(0, 8)):
@@ -74,7 +85,8 @@ def test_draws_are_a_function_of_seed_and_batch(mode):
 
 
 def test_uniform_draws_are_uniform_and_independent():
-    draws = [probing.draw("uniform", 0, k, 100, LABELS, 20)[1] for k in range(200)]
+    ts = np.arange(20)
+    draws = [probing.draw("uniform", 0, k, 100, LABELS, ts)[1] for k in range(200)]
     counts = np.bincount(np.concatenate(draws), minlength=20)
     assert len(counts) == 20
     chi_square = np.sum((counts - 1000.0) ** 2 / 1000)

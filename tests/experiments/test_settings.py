@@ -54,6 +54,16 @@ def test_the_smallest_recipe_of_each_passes(name):
     reproduce.check(config_lib.from_json(config_lib.to_json(config)))
 
 
+def test_a_scale_beyond_use_is_said_of_a_sweep(caplog):
+    config = table2.get_config("smoke")
+    reproduce.check(config)
+    before = list(caplog.messages)
+    config.experiment.scales = (0.5, 1e9)
+    reproduce.check(config)
+    (line,) = [m for m in caplog.messages if m not in before]
+    assert "a guidance weight is above 1000" in line
+
+
 @pytest.mark.parametrize(("name", "key"), SECTIONS)
 def test_every_key_of_a_section_is_checked(name, key):
     config = RECIPES[name].get_config("smoke")

@@ -183,6 +183,23 @@ def test_standard_errors_against_replicates():
     np.testing.assert_allclose(error.mean(0), G.std(0, ddof=1), rtol=0.1)
 
 
+def test_a_probe_of_every_tenth_timestep_has_the_curve_and_its_error():
+    """600 repetitions again; the truth is a line, so that nothing is lost between."""
+    rng, truth = np.random.default_rng(2), 2.0 - np.arange(201) / 200
+    at = gradnorm.visited(201, 10)
+    np.testing.assert_array_equal(at, np.arange(0, 201, 10))
+    np.testing.assert_array_equal(gradnorm.visited(25, 10), [0, 10, 20, 24])
+    count = np.zeros((600, 201), int)
+    count[:, at] = 4
+    values = np.abs(rng.normal(size=(4, 600, 201))) * truth
+    curve = gradnorm.mean_curve(fill(values, count), stride=10)
+    np.testing.assert_allclose(curve.g.mean(0), truth * (2 / np.pi) ** 0.5, rtol=0.05)
+    np.testing.assert_array_equal(curve.count, count)
+    G, error = gradnorm.cumulative(curve.g), curve.standard_error
+    error = gradnorm.cumulative_error(error, 10).mean(0)
+    np.testing.assert_allclose(error[:150], G.std(0, ddof=1)[:150], rtol=0.15)
+
+
 def test_single_examples_have_no_standard_error_but_a_mean():
     g = np.random.default_rng(3).random((1, 20, 30))
     curve = gradnorm.mean_curve(fill(g, np.ones((20, 30))))

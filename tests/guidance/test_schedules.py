@@ -189,6 +189,18 @@ def test_an_interval_must_select_something():
     assert not make("interval", 0.0, t_min=1, t_max=4).any()  # asked for nothing
 
 
+def test_a_weight_beyond_use_is_said(caplog):
+    for scale in (0.0, 1.0, 100.0):
+        for name in ("static", "linear", "pcs"):
+            make(name, scale)
+    make("static", -1.0)
+    assert not caplog.messages
+    make("static", 1e9)
+    make("table", 1.0, values=[0, 0, 5e3], axis="t", normalize="none")  # its peak
+    line = "a guidance weight is above 1000: images will saturate"
+    assert [m.startswith(line) for m in caplog.messages] == [True, True]
+
+
 def test_a_curve_that_is_static_is_said(caplog):
     make("interval", t_min=0)
     assert "'interval' has one value on all 200 sampling timesteps" in caplog.text

@@ -271,15 +271,21 @@ def test_a_key_in_a_message_is_as_it_is_typed(capsys, recipe, tmp_path, said, sh
     assert lines == [f"error: {shown}"]
 
 
-def test_the_check_comes_before_the_work(capsys, recipe, tmp_path):
-    def check(config, given):
-        raise ValueError(f"seed {config.seed} is no good")
+@pytest.mark.parametrize("error", (ValueError, FileNotFoundError))
+def test_what_the_check_refuses_is_said_before_anything_is_made(
+    capsys, recipe, tmp_path, error
+):
+    """As a misspelt key is: code 2, no log, not even a workdir."""
 
+    def check(config, given):
+        raise error(f"seed {config.seed} is no good")
+
+    place = tmp_path / "new"
     with pytest.raises(SystemExit) as end:
         command_line.run(
-            never, ["prog", f"--config={recipe}", f"--workdir={tmp_path}"], check=check
+            never, ["prog", f"--config={recipe}", f"--workdir={place}"], check=check
         )
-    assert end.value.code == 1
+    assert end.value.code == 2 and not place.exists()
     assert capsys.readouterr().err == "error: seed 0 is no good\n"
 
 
@@ -525,6 +531,20 @@ def test_logging_keeps_our_lines_and_drops_the_noise(capsys, recipe, tmp_path):
     command_line.run(main, ["prog", f"--config={recipe}", f"--workdir={tmp_path}"])
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == ["ours", "theirs"]
+
+
+def test_a_warning_is_said_once_and_news_as_often_as_it_comes(capsys, recipe, tmp_path):
+    def main(config, workdir):
+        for count in (40, 40, 50):
+            logging.warning("%d images are few", count)
+            logging.info("done")
+
+    for _ in range(2):  # in each run
+        command_line.run(main, ["prog", f"--config={recipe}", f"--workdir={tmp_path}"])
+        lines = [s.split(" ", 1)[1] for s in capsys.readouterr().err.splitlines()]
+        assert lines == [
+            "40 images are few", "done", "done", "50 images are few", "done",
+        ]  # fmt: skip
 
 
 PROGRAM = """

@@ -22,6 +22,13 @@ def extractor():
     return extraction.load("pixels", sharding.mesh())
 
 
+def extract_all(extractor, images, batch_size):
+    """(features, logits or None) of all images."""
+    every = extraction.extract(extractor, images, batch_size, "noise")
+    _, values, logits = zip(*every, strict=True)
+    return np.concatenate(values), None if logits[0] is None else np.concatenate(logits)
+
+
 def blocks(images):
     """Means over 2x2 pixels in [-1, 1], one at a time."""
     n, side = len(images), images.shape[1] // 2
@@ -36,17 +43,17 @@ def blocks(images):
 def test_every_row_is_that_of_its_image_whatever_the_batch(
     extractor, images, batch_size
 ):
-    values, logits = extraction.extract_all(extractor, images, batch_size, "noise")
+    values, logits = extract_all(extractor, images, batch_size)
     assert values.dtype == np.float32 and logits is None
     np.testing.assert_allclose(values, blocks(images), atol=1e-6)
 
 
 def test_one_device_gives_what_eight_give(extractor, images, request):
-    eight, _ = extraction.extract_all(extractor, images, 8, "noise")
+    eight, _ = extract_all(extractor, images, 8)
     request.getfixturevalue("one_device")
     alone = extraction.load("pixels", sharding.mesh())
     assert alone.mesh.size == 1
-    one, _ = extraction.extract_all(alone, images, 8, "noise")
+    one, _ = extract_all(alone, images, 8)
     np.testing.assert_allclose(one, eight, atol=1e-6)
 
 
@@ -82,7 +89,7 @@ def test_features_that_are_not_finite_name_the_image(extractor, images):
     images[:, 0, 0, 0] = 0
     images[20, 0, 0, 0] = 7
     with pytest.raises(ValueError, match="features of image 20 are not finite"):
-        extraction.extract_all(extractor._replace(run=broken), images, 8, "noise")
+        extract_all(extractor._replace(run=broken), images, 8)
 
 
 @pytest.mark.parametrize(
@@ -95,15 +102,15 @@ def test_features_that_are_not_finite_name_the_image(extractor, images):
 )
 def test_images_that_cannot_be_scored(extractor, images, change, words):
     with pytest.raises(ValueError, match=words):
-        extraction.extract_all(extractor, change(images), 8, "noise")
+        extract_all(extractor, change(images), 8)
 
 
 def test_grey_images_are_for_pixels_only(extractor, images):
     grey = images[..., :1]
-    assert extraction.extract_all(extractor, grey, 8, "noise")[0].shape == (37, 64)
+    assert extract_all(extractor, grey, 8)[0].shape == (37, 64)
     with pytest.raises(ValueError, match="1 channels, resnet20 takes RGB"):
         other = extractor._replace(name="resnet20", origin={"name": "resnet20"})
-        extraction.extract_all(other, grey, 8, "noise")
+        extract_all(other, grey, 8)
 
 
 def write_resnet(path, variables):
@@ -146,7 +153,7 @@ def test_weights_go_from_a_file_to_the_network(tmp_path):
     extractor = extraction.load("resnet20", sharding.mesh(), str(path))
     # not the public file: its scores must not pass for those of the public network
     assert extractor.name == f"resnet20_{extractor.origin['weights'][:6]}"
-    values, logits = extraction.extract_all(extractor, x, 8, "noise")
+    values, logits = extract_all(extractor, x, 8)
     expected = module.apply(variables, x)
     np.testing.assert_allclose(values, expected["features"], rtol=1e-5)
     np.testing.assert_allclose(logits, expected["logits"], rtol=1e-5)

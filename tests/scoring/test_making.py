@@ -1,4 +1,5 @@
-"""A reference that is killed on the way goes on; what it will cost is said before."""
+"""What is embedded goes on where it was killed, a reference and a row of scores; what a
+reference will cost is said before."""
 
 import os
 import signal
@@ -8,8 +9,15 @@ import numpy as np
 import pytest
 
 from progguide_jax import data
+from progguide_jax.metrics import suite
 from progguide_jax.runtime import sharding
-from progguide_jax.scoring import extraction, making, statistics
+from progguide_jax.scoring import (
+    embedding,
+    evaluation,
+    extraction,
+    sample_sets,
+    statistics,
+)
 
 
 @pytest.fixture
@@ -21,7 +29,7 @@ def config(tiny):
 
 @pytest.fixture(autouse=True)
 def every_batch(monkeypatch):
-    monkeypatch.setattr(making, "_SECONDS", 0.0)
+    monkeypatch.setattr(embedding, "_SECONDS", 0.0)
 
 
 def make(config, workdir, most=99):
@@ -62,7 +70,7 @@ def test_a_killed_reference_goes_on_where_it_stopped_to_the_bit(config, tmp_path
 
 def test_a_signal_keeps_the_batch_it_comes_in(config, tmp_path, monkeypatch):
     """Ctrl-C in the second of six batches, long before a part would be written."""
-    monkeypatch.setattr(making, "_SECONDS", 1e6)
+    monkeypatch.setattr(embedding, "_SECONDS", 1e6)
     whole, expected, _ = make(config, tmp_path / "whole")
     to_host, seen = sharding.to_host, []
 
@@ -80,6 +88,42 @@ def test_a_signal_keeps_the_batch_it_comes_in(config, tmp_path, monkeypatch):
     np.testing.assert_array_equal(rest, whole[2:])
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, name)
+
+
+def test_scores_go_on_where_they_were_killed(config, tmp_path):
+    """The logits too, and to the bit; other metrics take nothing of these parts."""
+    extractor, seen = extraction.load("pixels", sharding.mesh()), []
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    samples = sample_sets.Samples("mine", images, None, {"images": "digest"})
+    real = np.random.default_rng(1).normal(size=(50, 192))
+    moments = suite.Reference(real.mean(0), np.cov(real, rowvar=False), None, None)
+    reference = statistics.RealImages({}, moments, None, None)
+    config.eval.metrics, config.eval.per_class = ("is",), False
+
+    def run(variables, images):
+        if not isinstance(images, jax.core.Tracer):
+            if len(seen) == 2:
+                seen.append("killed")
+                raise MemoryError
+            seen.append(np.asarray(images))
+        out = extractor.run(variables, images)
+        return out | {"logits": out["features"][:, :7]}
+
+    def score(workdir):
+        judge = evaluation.Judge(extractor._replace(run=run), reference)
+        return evaluation.score(config, str(workdir), judge, samples)
+
+    with pytest.raises(MemoryError):
+        score(tmp_path)
+    row, terms = score(tmp_path)
+    assert len(seen) == 4  # the third of three batches is all that was left
+    np.testing.assert_array_equal(seen[3][:8], images[32:])
+    names = {p.suffix for p in (tmp_path / "scores").iterdir()}
+    assert names == {".json", ".npz"}  # no parts are left
+    expected, straight = score(tmp_path / "straight")
+    assert row["scores"] == expected["scores"]
+    for name, values in straight.items():
+        np.testing.assert_array_equal(terms[name], values)
 
 
 @pytest.mark.parametrize("other", ("features", "data.digest", "split", "seed"))

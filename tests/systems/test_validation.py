@@ -7,7 +7,8 @@ import jax
 import ml_collections
 import pytest
 
-from configs import base, cifar10
+from configs import base, cifar10, classifier
+from progguide_jax.guidance import schedules
 from progguide_jax.scoring import eval_checks
 from progguide_jax.systems import build, validation
 
@@ -319,6 +320,15 @@ def test_examples_must_suffice_where_there_is_a_probe():
         validation.check_probing(config)
     config.probe.num_examples = 40_000
     validation.check_probing(config)
+    config.probe.timesteps, config.probe.num_examples = "stratified", 1_009
+    config.probe.stride = 10  # 0, 10, ... 990 and 999
+    with pytest.raises(ValueError, match="10 classes x 101 timesteps: use at least 1"):
+        validation.check_probing(config)
+    config.probe.num_examples = 1_010
+    validation.check_probing(config)
+    config.probe.stride = 101
+    with pytest.raises(ValueError, match="probe.stride is 101: use at most 100"):
+        validation.check_probing(config)
     smoke = cifar10.get_config("smoke")
     smoke.noise.num_timesteps = 1000
     validation.check_probing(smoke)
@@ -375,6 +385,64 @@ def test_a_setting_that_cannot_act_is_warned_of_unless_a_cell_uses_it(
     acts.guidance.scale, acts.guidance.schedule = 1.0, "linear"
     validation.check_unused([config, acts])
     assert not any(" does nothing: " in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    "recipe, variant, typed, wanted",
+    [
+        (cifar10, "smoke", {"data.image_size": 32}, (16,)),  # levels of 32, 16
+        (cifar10, "smoke", {"data.image_size": 12}, (6,)),
+        (cifar10, "cpu", {"data.image_size": 64}, (16,)),
+        (cifar10, "cpu", {"data.image_size": 16}, (8,)),  # is there: it stays
+        (cifar10, "cpu", {"model.unet.channel_mult": (1, 1)}, (16,)),
+        (cifar10, "", {"data.image_size": 256}, (32,)),
+        (classifier, "", {"data.image_size": 128}, (16,)),  # both become one
+    ],
+)
+def test_attention_follows_the_size_of_the_images(
+    recipe, variant, typed, wanted, caplog
+):
+    caplog.set_level("INFO")
+    config = recipe.get_config(variant)
+    name = config.model.name
+    before = config.model[name].attention_resolutions
+    config.update_from_flattened_dict(typed)
+    validation.check_command(config, list(typed))
+    assert config.model[name].attention_resolutions == wanted
+    assert (f"model.{name}.attention_resolutions is {wanted}" in caplog.text) == (
+        wanted != before
+    )
+
+
+def test_widths_of_attention_that_were_typed_stay():
+    config = cifar10.get_config("smoke")
+    config.data.image_size = 32
+    with pytest.raises(ValueError, match="no feature map is 4 pixels wide: use some"):
+        validation.check_command(
+            config, ["data.image_size", "model.unet.attention_resolutions"]
+        )
+    with pytest.raises(ValueError, match="no feature map is 4 pixels wide"):
+        validation.check_command(config)  # a recipe's own mistake
+    config.data.image_size = 0
+    with pytest.raises(ValueError, match="data.image_size is 0"):
+        validation.check_command(config, ["data.image_size"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"guidance.scale": 1e9},
+        {"guidance.scale": 1e9, "guidance.schedule": "gn"},
+        {"guidance.references": ("null", "autoguidance"),
+         "guidance.autoguidance.scale": 2e3, "guidance.autoguidance.step": 1},
+    ],
+)  # fmt: skip
+def test_a_scale_beyond_use_is_said_before_sampling(values, caplog):
+    validation.check_command(changed(**{"guidance.scale": 100.0}))
+    assert not caplog.messages
+    validation.check_command(changed(**values))
+    (line,) = caplog.messages
+    assert line == schedules.beyond_use(1e9) and "published method" in line
 
 
 def test_a_warm_up_of_the_whole_run_is_said_where_it_is_run(caplog):

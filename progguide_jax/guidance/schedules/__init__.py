@@ -26,6 +26,9 @@ from progguide_jax.guidance.schedules import fixed, gated, measured, stepwise
 from progguide_jax.guidance.schedules import steps as steps_lib
 
 _log = logging.getLogger(__name__)
+# The largest scale in print is 100 (DreamFusion; the two Gaussians of Figure 2), and a
+# curve of that mean peaks a few times higher.
+_BEYOND_USE = 1000.0
 
 static, linear, cosine = fixed.static, fixed.linear, fixed.cosine
 invlinear, sine, sine_bump = fixed.invlinear, fixed.sine, fixed.sine_bump
@@ -93,6 +96,16 @@ def names() -> list[str]:
     return list(SCHEDULES)
 
 
+def beyond_use(*weights: float | np.ndarray) -> str:
+    """What to say where one of these is beyond all use, else ""."""
+    if not any(np.abs(weight).max() > _BEYOND_USE for weight in weights):
+        return ""
+    return (
+        f"a guidance weight is above {_BEYOND_USE:g}: images will saturate, no "
+        "published method uses more than 100"
+    )
+
+
 def check_scale(name: str, scale: float) -> None:
     """ValueError unless the guidance scale makes sense for the schedule `name`."""
     if np.ndim(scale) or not np.issubdtype(np.asarray(scale).dtype, np.number):
@@ -138,7 +151,8 @@ def make(
     interval a grid does too. shape: the schedule's settings, such as `power` for pcs;
     `values` and `axis` for table; `g` for gn and gn_all.
     Raises ValueError on an unknown name, a scale that makes no sense, and weights that
-    are 0 on all timesteps; logs a warning where they are the same on all of them.
+    are 0 on all timesteps; logs a warning where they are the same on all of them, or
+    beyond use.
     """
     if callable(name):
         schedule = Schedule(measured.own(name), omega=measured.own_omega(name))
@@ -163,6 +177,8 @@ def make(
     if not scale:
         return np.zeros(omega.shape, np.float32)
     _check_acts(name, omega)
+    if words := beyond_use(scale, omega):
+        _log.warning(words)
     return omega.astype(np.float32)
 
 
