@@ -162,8 +162,16 @@ def test_one_program_for_all_of_one_length_and_memory(name):
     assert len(traces) == count <= 2
 
 
-@pytest.mark.parametrize("name", solvers.names())
-@pytest.mark.parametrize("kind", ["x0", "v"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, "v") for name in solvers.names()]
+    + [("ddim", "x0")]
+    + [
+        pytest.param(name, "x0", marks=pytest.mark.slow)
+        for name in solvers.names()
+        if name != "ddim"
+    ],
+)
 def test_from_pure_noise(name, kind):
     """alpha = 0: for networks of v and x0, and a line that says so for eps."""
     pure = worlds.NS.alpha_bar.copy()

@@ -25,6 +25,8 @@ LABELS = INDEX % 2
 EVERY = [(name, kind) for name in networks.DENOISERS for kind in process.PREDICTIONS]
 EXACT = "two_gaussians"
 WORLDS = [*EVERY, (EXACT, "eps")]
+# every network is here, and every prediction by the one that compiles fastest
+QUICK = [w for w in WORLDS if w[0] == "pix_film" or w[1] == "eps"]
 
 
 class World(NamedTuple):
@@ -81,7 +83,9 @@ def exact(config) -> World:
 
 @pytest.fixture(
     scope="module",
-    params=WORLDS,
+    params=[
+        pytest.param(w, marks=[] if w in QUICK else pytest.mark.slow) for w in WORLDS
+    ],
     ids="-".join,
 )
 def world(request, make_tiny, fresh) -> World:
