@@ -81,7 +81,7 @@ def run(
         with stopping.terminable():
             _check(check, config, given)
             _check_writable(workdir)
-            several = hosts.join(config)
+            several = _join(config)
             _set_up_devices(config)
             if several:
                 watch = liveness.start(hosts.named_address(config, os.environ))
@@ -104,6 +104,11 @@ def run(
         words = _out_of_memory(error, config, sections) or error
         words = _shortened(f"error: {_as_typed(_first_line(words), config)}", _LONGEST)
         code, met = 1, isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in words
+    except Exception as mistake:
+        if watch is None:
+            raise
+        traceback.print_exc()
+        words, code = f"error: {_first_line(mistake)}", 1
     else:
         if watch:
             watch.leave(failed=False)
@@ -112,6 +117,14 @@ def run(
         watch.fail(words, code, met)
     print(words, file=sys.stderr)
     sys.exit(code)
+
+
+def _join(config: Any) -> bool:
+    """`hosts.join`; ends the process with code 2 where it cannot be done as said."""
+    try:
+        return hosts.join(config)
+    except ValueError as error:
+        _fail(_as_typed(_first_line(error), config), 2)
 
 
 def _compare_hosts(config: Any, workdir: str) -> None:
