@@ -49,7 +49,7 @@ def of_mesh(config, n: int, fsdp: bool) -> list[dict]:
     mesh = jax.sharding.Mesh(
         np.array(jax.devices()[:n]), ("data",), axis_types=sharding.mesh().axis_types
     )
-    state = training._abstract_state(config, mesh)
+    state = training.abstract_state(config, mesh)
     size, b = config.data.image_size, config.train.batch_size
     split = sharding.batch(mesh)
     batch = {

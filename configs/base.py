@@ -86,6 +86,12 @@ def get_config() -> ml_collections.ConfigDict:
     c.train = section()
     c.train.num_steps = 800_000  # updates
     c.train.batch_size = 128  # global
+    # parts that a device takes its images of a batch in: less memory, the same training
+    # but for the order of sums (dropout masks are drawn for a part)
+    c.train.accumulate = 1
+    # steps in a row that may be left out because loss or gradient are not finite; at 0
+    # the first one stops the training
+    c.train.skip_nonfinite = 0
     c.train.learning_rate = 2e-4  # of Adam, after the warm-up
     c.train.warmup_steps = 5_000  # updates of linear warm-up
     c.train.decay = "constant"  # constant | cosine (to 0 at num_steps)

@@ -2,18 +2,16 @@
 
 import functools
 import logging
-import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from clu import parameter_overview
 from etils import epath
 
 from progguide_jax.data import batches
 from progguide_jax.diffusion import process
-from progguide_jax.engine import grids
+from progguide_jax.engine import grids, step_log
 from progguide_jax.networks import layers
 from progguide_jax.runtime import (
     checkpoints,
@@ -36,7 +34,7 @@ def train(config, workdir: str) -> None:
     """
     validation.validate(config)
     mesh = sharding.mesh()
-    sharding.check_batch(config.train.batch_size, mesh, "train.batch_size")
+    check_batch(config, mesh)
     config_lib.set_damaged_aside(workdir)
     config = build.identified(config, workdir)
     config_lib.check_resume(workdir, config)
@@ -54,6 +52,12 @@ def train(config, workdir: str) -> None:
     logging.info("trained to step %d: %s", config.train.num_steps, folder)
 
 
+def check_batch(config, mesh) -> None:
+    """ValueError, with the nearest sizes, if the devices cannot share a batch."""
+    train = config.train
+    sharding.check_batch(train.batch_size, mesh, "train.batch_size", train.accumulate)
+
+
 def _is_finished(config, workdir: str, mesh) -> bool:
     """Whether nothing is left to do: the last checkpoint is whole, its grid drawn."""
     folder, last = epath.Path(build.checkpoint_dir(workdir)), config.train.num_steps
@@ -65,7 +69,7 @@ def _is_finished(config, workdir: str, mesh) -> bool:
             return False
         if latest == last and grids.lacking(config, workdir, latest):
             return False
-        if not saved.is_whole(latest, _abstract_state(config, mesh)):
+        if not saved.is_whole(latest, abstract_state(config, mesh)):
             return False
     logging.info("already trained to step %d, train.num_steps is %d", latest, last)
     return True
@@ -89,20 +93,25 @@ def _train_from(config, workdir, mesh, dataset, train_state, saved) -> None:
 def initial_state(config, mesh, saved: checkpoints.Checkpoints) -> build.TrainState:
     """The newest checkpoint, or a fresh state; born as the mesh is to hold it."""
     if saved.latest_step() is None:
-        # it runs once: on a CPU, compiling it well takes longer than running it
-        quick = {"xla_backend_optimization_level": 0}
-        abstract = _abstract_state(config, mesh)
-        return jax.jit(
-            functools.partial(build.create, config, build.network(config)),
-            out_shardings=jax.tree.map(lambda x: x.sharding, abstract),
-            compiler_options=quick if jax.default_backend() == "cpu" else None,
-        )()
-    train_state, _ = saved.restore(_abstract_state(config, mesh))
+        return fresh_state(config, mesh)
+    train_state, _ = saved.restore(abstract_state(config, mesh))
     logging.info("resuming from step %d", int(train_state.step))
     return train_state
 
 
-def _abstract_state(config, mesh) -> build.TrainState:
+def fresh_state(config, mesh) -> build.TrainState:
+    """The state of step 0, from config.seed."""
+    # it runs once: on a CPU, compiling it well takes longer than running it
+    quick = {"xla_backend_optimization_level": 0}
+    held = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
+    return jax.jit(
+        functools.partial(build.create, config, build.network(config)),
+        out_shardings=held,
+        compiler_options=quick if jax.default_backend() == "cpu" else None,
+    )()
+
+
+def abstract_state(config, mesh) -> build.TrainState:
     """Its shapes, and how the mesh holds them: whole, or split with train.fsdp."""
     create = functools.partial(build.create, config, build.network(config))
     shapes = jax.eval_shape(create)
@@ -169,7 +178,8 @@ def train_step(
         )  # fmt: skip
         return jnp.mean(weight(level, module.predicts) * losses)
 
-    loss, grads = sharding.value_and_grad(loss_fn, mesh)(
+    value_and_grad = sharding.value_and_grad(loss_fn, mesh, config.train.accumulate)
+    loss, grads = value_and_grad(
         train_state.params, x0, level, label, eps, *(() if noise is eps else (noise,))
     )
     updates, opt_state = optimizer.update(
@@ -184,14 +194,21 @@ def train_step(
         ema_params=optax.incremental_update(params, train_state.ema_params, 1 - decay),
         opt_state=opt_state,
     )
-    return new_state, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+    metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
+    if config.train.skip_nonfinite:
+        finite = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
+        kept = train_state.replace(step=new_state.step)
+        new_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), new_state, kept
+        )
+    return new_state, metrics
 
 
 def compiled_step(config, mesh):
     """`train_step` under jit: the state (donated) as the mesh holds it, the batch split
     over the mesh."""
     repl, split = sharding.replicated(mesh), sharding.batch(mesh)
-    held = jax.tree.map(lambda x: x.sharding, _abstract_state(config, mesh))
+    held = jax.tree.map(lambda x: x.sharding, abstract_state(config, mesh))
     # a network with dropout, and parameters that are split, are left to the partitioner
     module = build.network(config)
     step = functools.partial(
@@ -215,7 +232,7 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
     draw = grids.drawer(config, workdir, mesh, writer)
     metadata = {"config": config_lib.digest(config)}
     rows = sharding.host_rows(config.train.batch_size)
-    window = _Window(first)
+    window = step_log.Window(first, config.train.skip_nonfinite)
 
     def make_batch(step):
         batch = batches.batch(
@@ -255,47 +272,3 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
                 draw(done, sharding.whole(mesh, train_state.ema_params))
     if saved.should_stop(last + 1):  # during the last grid
         raise stopping.interrupted(f"step {last}")
-
-
-class _Window:
-    """Metrics since the last log line. They stay on the devices until the window is
-    closed; the host is at most one step ahead of the step that it has just sent off."""
-
-    def __init__(self, step: int):
-        self.sent = []
-        self.start, self.start_step = None, step
-
-    def add(self, step: int, metrics: dict) -> None:
-        self.sent.append((step, metrics))
-        if self.start is None:  # the first step is compilation: not timed
-            self.check()
-            self.start, self.start_step = time.perf_counter(), step
-        elif len(self.sent) > 1:
-            jax.block_until_ready(self.sent[-2])
-
-    def check(self) -> None:
-        """Wait for every step sent; FloatingPointError if one is not finite."""
-        self.sent = jax.device_get(self.sent)
-        for step, metrics in self.sent:
-            for name, value in metrics.items():
-                if np.isfinite(value):  # a gradient is in the state to be saved
-                    continue
-                raise FloatingPointError(
-                    f"{name} is {value} at step {step}: lower train.learning_rate or "
-                    "train.grad_clip and run again with --config.allow_config_change; "
-                    "it resumes from the last checkpoint (if it fails again at once, "
-                    "remove that one from WORKDIR/checkpoints)"
-                )
-
-    def close(self, batch_size: int) -> dict[str, float]:
-        """Means of the window, and images per second; starts the next one."""
-        self.check()
-        step, now = self.sent[-1][0], time.perf_counter()
-        names = self.sent[-1][1]
-        row = {n: float(np.mean([float(m[n]) for _, m in self.sent])) for n in names}
-        row["averaged_steps"] = len(self.sent)  # fewer after a resume
-        if step > self.start_step:
-            elapsed = now - self.start
-            row["images_per_second"] = (step - self.start_step) * batch_size / elapsed
-        self.sent, self.start, self.start_step = [], now, step
-        return row

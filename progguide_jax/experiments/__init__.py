@@ -23,7 +23,7 @@ class Experiment(NamedTuple):
     prepare(config, workdir) looks for files from outside, and run(config, workdir,
     prepared) makes what is missing of the results; report(config, workdir, results)
     writes the page and gives its path. defaults: of the experiment's section of the
-    config."""
+    config. apart: whether a cell is what sample.py and eval.metrics make of it."""
 
     cells: Callable[[Any], list[Cell]]
     check: Callable[[Any], None]
@@ -34,16 +34,17 @@ class Experiment(NamedTuple):
     report: Callable[[Any, str, Any], str]
     defaults: Mapping[str, Any]
     needs_training: bool = True
+    apart: bool = False
 
 
-def _entry(run, report, needs_training: bool = True) -> Experiment:
+def _entry(run, report, needs_training=True, apart=False) -> Experiment:
     made = run.cells, run.check, run.unread, run.needs_curve, run.prepare, run.run
-    return Experiment(*made, report.report, run.DEFAULTS, needs_training)
+    return Experiment(*made, report.report, run.DEFAULTS, needs_training, apart)
 
 
 EXPERIMENTS = {
     "two_gaussians": _entry(two_gaussians, two_gaussians_report),
-    "sweep": _entry(sweep, sweep_report),
+    "sweep": _entry(sweep, sweep_report, apart=True),
     "compare": _entry(compare, compare_report, needs_training=False),
     "gallery": _entry(gallery, gallery_report, needs_training=False),
     "calibration": _entry(calibration, calibration_report, needs_training=False),

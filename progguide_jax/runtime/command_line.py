@@ -18,7 +18,8 @@ import secrets
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -54,6 +55,7 @@ def run(
     new_workdir: bool | Callable[[Any], bool] = True,
     check: Callable[[Any, Sequence[str]], Any] = lambda config, given: None,
     sections: Sequence[str] = _SECTIONS,
+    switches: Mapping[str, Callable[[Any, str], None]] = types.MappingProxyType({}),
 ) -> None:
     """check(config, given), then main(config, workdir), for the command line argv,
     default sys.argv; given: the keys that it overrides. What check raises is said of
@@ -62,15 +64,16 @@ def run(
     config is the locked ConfigDict of --config, or of the workdir's config.json, with
     the overrides; workdir exists and can be written. new_workdir: whether main may
     begin with a workdir that does not exist, or a function of config that says so.
-    sections: those whose batch_size says how much memory main needs. Raises SystemExit
-    unless main returns.
+    sections: those whose batch_size says how much memory main needs. switches: flags
+    --NAME, and what runs instead of main. Raises SystemExit unless main returns.
     """
     argv = list(sys.argv if argv is None else argv)
     _log_to_stderr()
     config, watch, met = None, None, False
     try:
         config = parsing.recipe(argv)
-        config, workdir, given = parsing.parse(argv, config)
+        config, workdir, given, on = parsing.parse(argv, config, switches)
+        main = switches[on[0]] if on else main
     except Exception as error:  # a config file may raise anything
         _fail(_as_typed(_first_line(error), config), 2)
     if callable(new_workdir):

@@ -26,7 +26,8 @@ from progguide_jax.runtime import files, hosts, sharding, upgrades
 # What may change between the start of a training run and its continuation.
 _TRAINING_SECTIONS = ("seed", "data", "noise", "model", "train")
 _HARMLESS = """train.num_steps train.log_every train.checkpoint_every train.keep
-    train.sample_every train.sample_steps train.fsdp data.dir""".split()
+    train.sample_every train.sample_steps train.fsdp
+    train.accumulate train.skip_nonfinite data.dir""".split()
 
 _PACKAGES = """jax jaxlib flax optax orbax-checkpoint numpy ml_collections clu
     tensorflow-datasets tensorflow-cpu tensorflow""".split()

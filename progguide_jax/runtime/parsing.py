@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
@@ -17,7 +18,9 @@ _USAGE = """usage: {program} --config=FILE.py[:VARIANT] --workdir=DIR [--config.
                     left out: the config that the workdir was trained with
   --config.KEY      overrides one key, as in --config.train.batch_size=64
   --workdir         the folder of the run: checkpoints, metrics, curves, samples
-  --print_config    print every key, its value and whether it was typed, and exit"""
+  --print_config    print every key, its value and whether it was typed, and exit
+  --dry_run         of train.py: compile, take two steps, print what all would take
+  --commands        of eval.reproduce: print a line for each cell instead"""
 
 
 def recipe(argv: list[str]) -> Any:
@@ -30,13 +33,17 @@ def recipe(argv: list[str]) -> Any:
     return _config(_taken(argv, "config")[0], _taken(argv, "workdir")[0])
 
 
-def parse(argv: list[str], config: Any) -> tuple[Any, str, list[str]]:
-    """(config with the overrides, workdir, their keys). Ends the process at
-    --print_config; raises ValueError or flags.Error."""
+def parse(
+    argv: list[str], config: Any, switches: Iterable[str] = ()
+) -> tuple[Any, str, list[str], list[str]]:
+    """(config with the overrides, workdir, their keys, the switches that are on). Ends
+    the process at --print_config; raises ValueError or flags.Error."""
     argv = _taken(argv, "config")[1]
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
     flags.DEFINE_bool("print_config", False, "print every key", flag_values=values)
+    for name in switches:
+        flags.DEFINE_bool(name, False, name, flag_values=values)
     known = config_lib.flat(config.to_dict())
     given = [key for key in map(_key, argv) if key]
     _check_keys(given, known)
@@ -56,7 +63,8 @@ def parse(argv: list[str], config: Any) -> tuple[Any, str, list[str]]:
         sys.exit(0)
     if not values.workdir:
         raise ValueError("--workdir=DIR is missing: the folder of this run")
-    return values.config, values.workdir, given
+    on = [name for name in switches if values[name].value]
+    return values.config, values.workdir, given, on
 
 
 def _check_flags(argv: list[str]) -> None:

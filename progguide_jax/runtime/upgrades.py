@@ -67,6 +67,8 @@ _ADDED: dict[str, Any] = {
     "train.min_snr.gamma": 5.0,
     "train.noise": "gaussian",
     "train.fsdp": False,
+    "train.accumulate": 1,
+    "train.skip_nonfinite": 0,
     "train.student_t.degrees": 4.0,
     "checkpoint.step": 0,
     "probe.stride": 1,

@@ -62,7 +62,9 @@ def named(config: ml_collections.ConfigDict, key: str) -> list[tuple[str, str]]:
     section, choice = key.split(".")
     found = [(key, name) for name in chosen(config, key)]
     for other in [k for k in TABLES if k.startswith(f"{section}.")]:
-        for entry in chosen(config, other):
+        # the config of an earlier edition's record lacks what did not matter to it
+        there = other.split(".")[1] in config[section]
+        for entry in chosen(config, other) if there else ():
             own = settings(config, other, entry).get(choice)
             found += [(f"{section}.{entry}.{choice}", own)] if own else []
     return found

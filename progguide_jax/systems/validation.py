@@ -46,18 +46,19 @@ _RANGES: list[tuple[str, Callable[[Any], bool], str]] = [
         model.unet.num_res_blocks model.encoder.base_channels
         model.encoder.num_res_blocks model.pix_film.width model.pix_film.depth
         train.num_steps train.batch_size train.log_every train.checkpoint_every
-        train.keep train.sample_steps probe.num_examples probe.batch_size
-        probe.checkpoint_every probe.stride sample.num_images sample.batch_size
-        sample.num_steps""",
+        train.accumulate train.keep train.sample_steps probe.num_examples
+        probe.batch_size probe.checkpoint_every probe.stride sample.num_images
+        sample.batch_size sample.num_steps""",
     ),
     ("in 1 ... 1,000,000", lambda x: 1 <= x <= 1_000_000, "noise.num_timesteps"),
     ("in 0 ... 2^32 - 1", lambda x: 0 <= x < 2**32, "seed probe.seed sample.seed"),
     (
         "at least 0",
         lambda x: x >= 0,
-        """train.warmup_steps train.sample_every checkpoint.step sample.offset
-        guidance.autoguidance.step hosts.num_processes sample.euler.churn_min
-        sample.euler.churn_max sample.heun.churn_min sample.heun.churn_max""",
+        """train.skip_nonfinite train.warmup_steps train.sample_every checkpoint.step
+        sample.offset guidance.autoguidance.step hosts.num_processes
+        sample.euler.churn_min sample.euler.churn_max sample.heun.churn_min
+        sample.heun.churn_max""",
     ),
     (
         "finite and at least 0",

@@ -20,7 +20,7 @@ from configs import base
 from progguide_jax.analytic import gaussians
 from progguide_jax.data import batches
 from progguide_jax.diffusion import process
-from progguide_jax.engine import training
+from progguide_jax.engine import step_log, training
 from progguide_jax.runtime import checkpoints, locking, sharding
 from progguide_jax.systems import build, drawing
 
@@ -502,10 +502,63 @@ def test_a_number_that_is_not_finite_stops_at_its_step(
     assert [row["step"] for row in rows(tmp_path)] == [3]
 
 
+def poisoned_batches(monkeypatch, *steps):
+    """The images of these batches are NaN."""
+    make = batches.batch
+
+    def batch(dataset, seed, step, *rest):
+        found = make(dataset, seed, step, *rest)
+        return found | {
+            "image": found["image"] * np.float32(step in steps and np.nan or 1)
+        }
+
+    monkeypatch.setattr(training.batches, "batch", batch)
+
+
+def test_steps_that_are_not_finite_can_be_left_out(quick, tmp_path, monkeypatch):
+    """As if their batches had not been there, but for the number of the step."""
+    mesh, train = sharding.mesh(), quick.train
+    step, state = training.compiled_step(quick, mesh), fresh_state(quick, mesh)
+    train.num_steps, train.log_every = 6, 6
+    for i in (0, 1, 4, 5):
+        state = state.replace(step=jnp.full_like(state.step, i))
+        state, _ = step(state, sharding.put(mesh, host_batch(quick, i)))
+    expected = jax.device_get(state)
+
+    poisoned_batches(monkeypatch, 2, 3)
+    train.skip_nonfinite = 2
+    training.train(quick, str(tmp_path / "left out"))
+    found = saved_state(quick, tmp_path / "left out")
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected
+    )
+    (row,) = rows(tmp_path / "left out")
+    assert row["skipped_steps"] == 2 and np.isfinite(row["loss"])
+
+
+def test_too_many_of_them_in_a_row_stop_the_training():
+    bad, good = {"loss": np.nan}, {"loss": 1.0}
+    window = step_log.Window(0, patience=2)
+    window.sent = [(i + 1, m) for i, m in enumerate([bad, bad, good, bad, bad])]
+    window.check()
+    window.check()  # again: none is counted twice
+    assert window.skipped == 4
+    window.sent.append((6, bad))
+    with pytest.raises(
+        FloatingPointError, match="at step 6, the last of 3 in a row: lo"
+    ):
+        window.check()
+
+
 def test_a_batch_that_the_devices_cannot_share(tiny, tmp_path):
     tiny.train.batch_size = 20
     words = "train.batch_size 20 is not divisible by the 8 devices: use 16 or 24"
     with pytest.raises(ValueError, match=words):
+        training.train(tiny, str(tmp_path))
+    tiny.train.batch_size, tiny.train.accumulate = 24, 2
+    with pytest.raises(
+        ValueError, match="devices times train.accumulate 2: use 16 or 32"
+    ):
         training.train(tiny, str(tmp_path))
     assert not list(tmp_path.iterdir())
 

@@ -661,3 +661,14 @@ def test_print_config_says_what_each_key_is(capsys):
         "train | continuous | dt | none"
     ]
     assert all("  # " in line for line in lines), "a key without a comment"
+
+
+def test_a_switch_runs_something_else(recipe, tmp_path):
+    ran = []
+    for words, expected in (([], "main"), (["--dry_run"], "instead")):
+        command_line.run(
+            lambda config, workdir: ran.append("main"),
+            ["train.py", f"--config={recipe}", f"--workdir={tmp_path}", *words],
+            switches={"dry_run": lambda config, workdir: ran.append("instead")},
+        )
+        assert ran.pop() == expected

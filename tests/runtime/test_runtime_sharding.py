@@ -90,7 +90,8 @@ def test_to_host_takes_numbers_and_bfloat16():
     assert value[0] == 1.5 and value[1] == 2.0
 
 
-def test_the_gradient_of_a_shared_batch_is_that_of_the_whole_in_one_meeting():
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_gradient_of_a_shared_batch_is_that_of_the_whole_in_one_meeting(parts):
     """Of the mean of (a x + b - y)^2, by hand."""
     mesh, generator = sharding.mesh(), np.random.default_rng(2)
     x, y = generator.standard_normal((2, 32))
@@ -100,7 +101,7 @@ def test_the_gradient_of_a_shared_batch_is_that_of_the_whole_in_one_meeting():
         return jnp.mean(jnp.square(params["a"] * x + params["b"] - y))
 
     rows = sharding.put(mesh, (x.astype(np.float32), y.astype(np.float32)))
-    shared = jax.jit(sharding.value_and_grad(loss, mesh))
+    shared = jax.jit(sharding.value_and_grad(loss, mesh, parts))
     value, grads = shared(params, *rows)
     error = 0.5 * x - 1 - y
     assert float(value) == pytest.approx(np.mean(error**2), rel=1e-5)
