@@ -63,9 +63,9 @@ def of_mesh(config, n: int, fsdp: bool) -> list[dict]:
     where = f"{n} devices{', split state' if fsdp else ''}"
     held = sum(map(bytes_on_a_device, jax.tree.leaves(state)))
     return [
-        measure.row(f"collectives, {where}", float(len(found)), ""),
-        measure.row(f"MiB said, {where}", sum(b for _, b in found) / MIB, ""),
-        measure.row(f"MiB of state a device, {where}", held / MIB, ""),
+        measure.row(f"collectives, {where}", float(len(found))),
+        measure.row(f"MiB said, {where}", sum(b for _, b in found) / MIB),
+        measure.row(f"MiB of state a device, {where}", held / MIB),
     ]
 
 
