@@ -45,7 +45,10 @@ def to_json(config: ml_collections.ConfigDict) -> str:
 def from_json(text: str) -> ml_collections.ConfigDict:
     """The config that to_json wrote, also that of an earlier version, in today's keys;
     ValueError if text is something else."""
-    value = json.loads(text)
+    return _from_tree(json.loads(text))
+
+
+def _from_tree(value: Any) -> ml_collections.ConfigDict:
     if not isinstance(value, dict):
         raise ValueError("not a config: the JSON is no object")
     value = {"hosts": hosts.UNNAMED} | upgrades.upgrade(value)
@@ -133,7 +136,7 @@ def _element(value: Any, kind: type) -> Any:
 def load(path: epath.PathLike) -> ml_collections.ConfigDict:
     """The config of a config.json; ValueError if it is damaged."""
     try:
-        return from_json(epath.Path(path).read_text())
+        return _from_tree(files.load_json(path))
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged: run train.py with the --config of this run, which "
@@ -180,7 +183,7 @@ def write_provenance(workdir: str, config: ml_collections.ConfigDict) -> None:
     if jax.process_index() != 0:
         return
     folder = epath.Path(workdir)
-    files.write(folder / "config.json", to_json(config).encode())
+    files.save_json(folder / "config.json", to_dict(config))
     files.save_json(folder / "env.json", _environment())
 
 

@@ -122,6 +122,20 @@ def test_the_readmes_small_model_goes_on_in_the_papers_table(tmp_path):
     config_lib.check_resume(str(tmp_path), table2.get_config("cpu"))
 
 
+def test_a_digit_changed_in_a_config_json_is_seen(tmp_path):
+    config_lib.write_provenance(str(tmp_path), base.get_config())
+    path = tmp_path / "config.json"
+    assert (
+        config_lib.load(path).to_dict()
+        == config_lib.from_json(config_lib.to_json(base.get_config())).to_dict()
+    )
+    path.write_text(
+        path.read_text().replace('"num_steps": 800000', '"num_steps": 800001')
+    )
+    with pytest.raises(ValueError, match="config.json is damaged: run train.py"):
+        config_lib.load(path)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", ""])
 def test_a_damaged_config_json_is_one_line(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
