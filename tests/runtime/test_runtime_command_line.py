@@ -489,7 +489,7 @@ def test_each_signal_has_its_code(capfd, recipe, tmp_path, number, code, usual_s
     def between_steps(config, workdir):
         with stopping.Stop() as stop:
             for step in range(3):
-                stop.check(step, f"step {step}")
+                stop.check(f"step {step}")
                 os.kill(os.getpid(), number)
 
     def while_compiling(config, workdir):
@@ -556,7 +556,7 @@ def main(config, workdir):
     print("devices", jax.device_count(), flush=True)
     with checkpoints.Checkpoints(workdir + "/c") as saved:
         for step in range(2000):
-            if config.seed == 5 and saved.should_stop(step):
+            if config.seed == 5 and saved.should_stop():
                 print("stopping", flush=True)
                 return
             if step == 1:
