@@ -124,7 +124,7 @@ def _write_parts(path, total: int, size: int, make: Make) -> None:
         logging.info(what, path.parent, first, total)
     bar = writers.progress(total, f"sample {path.parent.name}", initial=first)
     with bar, stopping.Stop() as stop:
-        stop.check(first, f"{first} of {total} images")  # signals wait from here on
+        stop.check(f"{first} of {total} images")  # signals wait from here on
         while first < total:
             arrays = make(np.arange(first, first + size))
             n = min(size, total - first)
@@ -133,7 +133,7 @@ def _write_parts(path, total: int, size: int, make: Make) -> None:
                 files.save_npz(part, **{k: v[:n] for k, v in arrays.items()})
             first += n
             bar.update(n)
-            stop.check(first, f"{first} of {total} images")
+            stop.check(f"{first} of {total} images")
 
 
 def _join(path, total: int) -> None:

@@ -229,7 +229,7 @@ def _accumulate(config, mesh, folder, dataset, params, made_by):
                 # and CPU devices with many steps could wait for each other for ever
                 jax.block_until_ready(acc)
             bar.update()
-            stopped = stop.asked(done)
+            stopped = stop.asked()
             late = time.monotonic() - since >= _SECONDS
             if stopped or late or done % settings.checkpoint_every == 0:
                 if jax.process_index() == 0:

@@ -256,7 +256,7 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
             window.add(index + 1, metrics)  # waits for the step before this one
             done = index + 1
             bar.update()
-            stop = saved.should_stop(done)
+            stop = saved.should_stop()
             if done % config.train.log_every == 0 or done == last:
                 row = window.close(config.train.batch_size)
                 writer.scalars(done, row)
@@ -270,5 +270,5 @@ def _loop(config, workdir, mesh, dataset, train_state, saved, writer) -> None:
             if grids.due(config, done):
                 window.check()
                 draw(done, sharding.whole(mesh, train_state.ema_params))
-    if saved.should_stop(last + 1):  # during the last grid
+    if saved.should_stop():  # during the last grid
         raise stopping.interrupted(f"step {last}")

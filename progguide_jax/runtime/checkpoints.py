@@ -134,9 +134,9 @@ class Checkpoints:
             return False
         return True
 
-    def should_stop(self, step: int) -> bool:
+    def should_stop(self) -> bool:
         """Whether to save and end, as `stopping.Stop.asked` says."""
-        return self._stop.asked(step)
+        return self._stop.asked()
 
     def _restore(
         self, targets: dict[str, Any], step: int | None

@@ -65,7 +65,8 @@ def run(
     the overrides; workdir exists and can be written. new_workdir: whether main may
     begin with a workdir that does not exist, or a function of config that says so.
     sections: those whose batch_size says how much memory main needs. switches: flags
-    --NAME, and what runs instead of main. Raises SystemExit unless main returns.
+    --NAME, and what runs instead of main and writes nothing. Raises SystemExit unless
+    main returns.
     """
     argv = list(sys.argv if argv is None else argv)
     _log_to_stderr()
@@ -83,14 +84,17 @@ def run(
     try:
         with stopping.terminable():
             _check(check, config, given)
-            _check_writable(workdir)
+            if not on:
+                _check_writable(workdir)
             several = _join(config)
             _set_up_devices(config)
             if several:
                 watch = liveness.start(hosts.named_address(config, os.environ))
-                _compare_hosts(config, workdir)
+                _compare_hosts(config, main)
+                if not on:
+                    checkpoints.check_shared(workdir)
             main(config, workdir)
-        if _is_first_host():
+        if _is_first_host() and not on:
             (epath.Path(workdir) / "error.log").unlink(missing_ok=True)
     except stopping.Terminated:
         words = "terminated: the same command goes on from what is saved"
@@ -130,15 +134,15 @@ def _join(config: Any) -> bool:
         _fail(_as_typed(_first_line(error), config), 2)
 
 
-def _compare_hosts(config: Any, workdir: str) -> None:
-    """ValueError on all hosts unless they run the same in the same workdir."""
+def _compare_hosts(config: Any, main: Callable) -> None:
+    """ValueError on all hosts unless they run the same."""
     if not _is_first_host():
         logging.getLogger().setLevel(logging.WARNING)
     settings = config_lib.flat(config_lib.to_dict(config))
     del settings["data.dir"]  # the data are compared when they are read
-    code = {"digest of the package's code": hosts.code_digest()}
-    hosts.agree(settings | code | config_lib.versions())
-    checkpoints.check_shared(workdir)
+    settings["command"] = f"{main.__module__}.{main.__qualname__}"
+    settings["digest of the package's code"] = hosts.code_digest()
+    hosts.agree(settings | config_lib.versions())
 
 
 def _is_first_host() -> bool:

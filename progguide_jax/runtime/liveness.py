@@ -78,6 +78,7 @@ class Watch:
         self._tell(f"failed {host}")
         time.sleep(GRACE)
         if not self._leaving:
+            self._tell("done")  # or this end would be taken for an accident
             self._finish(f"error: {_FAILED.format(host)}", 1)
 
     def _finish(self, words: str, code: int) -> None:
@@ -175,17 +176,23 @@ def _accept(server: socket.socket, token: str, count: int) -> dict[int, socket.s
     while len(links) < count - 1:
         server.settimeout(max(until - time.monotonic(), 0.01))
         link, _ = server.accept()
-        link.settimeout(5)
-        words = b""
-        while not words.endswith(b"\n") and len(words) < 40:
-            words += link.recv(1) or b"\n"
-        said = words.decode("ascii", "replace").split()
+        said = _greeting(link)
         if len(said) == 2 and said[0] == token and said[1].isdigit():
             link.sendall(b"+")
             links[int(said[1])] = link
         else:
             link.close()  # somebody else's
     return links
+
+
+def _greeting(link: socket.socket) -> list[str]:
+    """The words of its first line; none if it does not come within two seconds."""
+    words = b""
+    link.settimeout(2)
+    with contextlib.suppress(OSError):
+        while not words.endswith(b"\n") and len(words) < 40:
+            words += link.recv(1) or b"\n"
+    return words.decode("ascii", "replace").split()
 
 
 def _all(mine: bool) -> bool:

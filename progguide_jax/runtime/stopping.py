@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C as a question that long work asks between two of its steps."""
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ from jax.experimental import multihost_utils
 _WORDS = b"\nstopping when this step has ended and is saved; again: at once\n"
 # the last signal that was asked about; the service of jax.distributed hears no other
 _last: int = signal.SIGTERM
+_calls = itertools.count(1)  # of `Stop.asked`, the same on all hosts
 
 
 class Terminated(KeyboardInterrupt):
@@ -58,15 +60,16 @@ class Stop:
     def __exit__(self, *exc: Any) -> None:
         self.give_back()
 
-    def asked(self, step: int) -> bool:
-        """Whether SIGTERM or Ctrl-C came. Every host must ask at every step.
+    def asked(self) -> bool:
+        """Whether SIGTERM or Ctrl-C came. Every host must ask equally often.
 
         The first call takes both over; a second signal ends the process at once.
-        Under jax.distributed its service picks one step for all hosts instead.
+        Under jax.distributed its service picks one call for all hosts instead: the one
+        after the last that any host has made, so that calls are counted one by one.
         """
         if jax.distributed.is_initialized():
             try:
-                return multihost_utils.reached_preemption_sync_point(step)
+                return multihost_utils.reached_preemption_sync_point(next(_calls))
             except RuntimeError:  # the service is switched off
                 return False
         main = threading.current_thread() is threading.main_thread()
@@ -75,9 +78,9 @@ class Stop:
                 self._old_handlers[number] = signal.signal(number, self._on_signal)
         return self._asked.is_set()
 
-    def check(self, step: int, done: str) -> None:
+    def check(self, done: str) -> None:
         """Stopped if `asked`; done: what is saved, as in "3 of 5 batches"."""
-        if self.asked(step):
+        if self.asked():
             raise interrupted(done)
 
     def give_back(self) -> None:

@@ -54,7 +54,7 @@ def embed(
         for rows, *batch in stream:
             for values, part in zip(arrays.values(), batch, strict=False):
                 values[rows] = part
-            stopped = stop.asked(rows.stop)
+            stopped = stop.asked()
             if host and (stopped or time.monotonic() - since >= _SECONDS):
                 part = {name: v[saved : rows.stop] for name, v in arrays.items()}
                 files.save_npz(folder / f"{saved:08d}.npz", **part, made_by=text)

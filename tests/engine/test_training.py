@@ -446,7 +446,10 @@ def test_a_finished_run_is_found_and_a_longer_one_goes_on(
 
 def test_a_signal_saves_the_step_it_is_at(quick, tmp_path, monkeypatch):
     stopped, straight = str(tmp_path / "stopped"), str(tmp_path / "straight")
-    monkeypatch.setattr(checkpoints.Checkpoints, "should_stop", lambda self, n: n == 3)
+    after = iter([False, False, True])
+    monkeypatch.setattr(
+        checkpoints.Checkpoints, "should_stop", lambda self: next(after)
+    )
     with pytest.raises(InterruptedError, match="after step 3"):
         training.train(quick, stopped)
     monkeypatch.undo()

@@ -313,12 +313,12 @@ def test_a_signal_asks_to_stop_once_and_is_given_back(tmp_path, number):
     before = signal.getsignal(number)
     with checkpoints.Checkpoints(str(tmp_path / "c")) as run:
         assert signal.getsignal(number) == before  # until somebody asks
-        assert not run.should_stop(1)
+        assert not run.should_stop()
         os.kill(os.getpid(), number)
-        assert run.should_stop(2) and run.should_stop(3)
+        assert run.should_stop() and run.should_stop()
         assert signal.getsignal(number) == before  # a second one ends it
     with checkpoints.Checkpoints(str(tmp_path / "c")) as run:
-        assert not run.should_stop(1)
+        assert not run.should_stop()
     assert signal.getsignal(number) == before
 
 

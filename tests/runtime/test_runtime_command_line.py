@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from configs import base
+from progguide_jax.engine import probing, training
 from progguide_jax.runtime import command_line, stopping
 from progguide_jax.runtime import config as config_lib
 
@@ -489,7 +490,7 @@ def test_each_signal_has_its_code(capfd, recipe, tmp_path, number, code, usual_s
     def between_steps(config, workdir):
         with stopping.Stop() as stop:
             for step in range(3):
-                stop.check(step, f"step {step}")
+                stop.check(f"step {step}")
                 os.kill(os.getpid(), number)
 
     def while_compiling(config, workdir):
@@ -556,7 +557,7 @@ def main(config, workdir):
     print("devices", jax.device_count(), flush=True)
     with checkpoints.Checkpoints(workdir + "/c") as saved:
         for step in range(2000):
-            if config.seed == 5 and saved.should_stop(step):
+            if config.seed == 5 and saved.should_stop():
                 print("stopping", flush=True)
                 return
             if step == 1:
@@ -663,12 +664,24 @@ def test_print_config_says_what_each_key_is(capsys):
     assert all("  # " in line for line in lines), "a key without a comment"
 
 
-def test_a_switch_runs_something_else(recipe, tmp_path):
-    ran = []
-    for words, expected in (([], "main"), (["--dry_run"], "instead")):
+def test_a_switch_runs_something_else_and_leaves_nothing(recipe, tmp_path):
+    ran, workdir = [], tmp_path / "new"
+    for words, expected in ((["--dry_run"], "instead"), ([], "main")):
         command_line.run(
             lambda config, workdir: ran.append("main"),
-            ["train.py", f"--config={recipe}", f"--workdir={tmp_path}", *words],
+            ["train.py", f"--config={recipe}", f"--workdir={workdir}", *words],
             switches={"dry_run": lambda config, workdir: ran.append("instead")},
         )
         assert ran.pop() == expected
+        assert workdir.exists() == (expected == "main")
+
+
+def test_hosts_that_run_other_commands_differ(monkeypatch):
+    said = []
+    monkeypatch.setattr(command_line.hosts, "agree", said.append)
+    monkeypatch.setattr(command_line.hosts, "code_digest", str)
+    for main in (training.train, probing.probe):
+        command_line._compare_hosts(base.get_config(), main)
+    first, second = said
+    differ = {key for key in first if first[key] != second[key]}
+    assert differ == {"command"} and first["command"].endswith("training.train")

@@ -114,3 +114,35 @@ def test_what_follows_from_anothers_error_is_not_what_is_said(company, capsys):
         )
     said = capsys.readouterr().err
     assert "host 1 stopped with an error" in said and "Gloo" not in said
+
+
+def test_a_host_that_ends_for_anothers_error_is_not_taken_for_killed(company, capfd):
+    """Host 0 has met an error too, and waits for host 2, which has not."""
+    hosts = company(2)
+    hosts.leave(1, failed=True)
+    hosts.cut(1)
+    hosts.leave(0, failed=True)
+    assert hosts.ended(1) == [(2, 1)]
+    with pytest.raises(queue.Empty):
+        hosts.ends.get(timeout=0.1)
+    assert "is gone" not in capfd.readouterr().err
+
+
+def test_a_stranger_at_the_door_is_no_host():
+    class Stranger:
+        def recv(self, count):
+            raise ConnectionResetError
+
+        settimeout = close = lambda self, *given: None
+
+    class Server:
+        settimeout = Stranger.settimeout
+
+        def accept(self):
+            return visitors.pop(0), None
+
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"word 1\n")
+    visitors = [Stranger(), ours]
+    assert liveness._accept(Server(), "word", 2) == {1: ours}
+    assert theirs.recv(1) == b"+"

@@ -58,7 +58,7 @@ ck = folder + "/checkpoints"
 with checkpoints.Checkpoints(ck, keep=2) as run:
     for step in (1, 2, 3):
         assert run.save(step, create(step), {"step": step})
-    assert not run.should_stop(3)
+    assert not run.should_stop()
 if index == 0:
     data = os.path.join(ck, "3", "meta", "metadata")
     open(data, "w").write("{")
