@@ -44,6 +44,7 @@ class Company:
     def cut(self, host):
         """What the system does for a process that is killed."""
         self.dead.add(host)
+        self.watches[host]._first_to_end.acquire(blocking=False)  # it says nothing more
         for link in self.links[host].values():
             with contextlib.suppress(OSError):
                 link.shutdown(socket.SHUT_RDWR)
