@@ -29,12 +29,7 @@ def lines(config, typed: Sequence[str]) -> list[str]:
             "leave it out"
         )
     cells = experiment.cells(config)
-    same = [
-        word
-        for word in typed
-        if word.lstrip("-") != SWITCH and "config.experiment." not in word
-    ]
-    result = []
+    same, result = _of_every_command(typed), []
     first = _changes(config, settings.shared(config, cells))
     result.append(_line("train.py", same, first))
     if experiment.needs_curve(config):
@@ -46,6 +41,20 @@ def lines(config, typed: Sequence[str]) -> list[str]:
             f"{_line('-m eval.metrics', same, changes)}"
         )
     return result
+
+
+def _of_every_command(typed: Sequence[str]) -> list[str]:
+    """Without the switch and the experiment's own keys, whose value may be a word of
+    its own."""
+    kept, skipping = [], False
+    for word in typed:
+        flag = word.partition("=")[0].lstrip("-")
+        if word.startswith("-"):
+            own = flag.startswith(("config.experiment.", "noconfig.experiment."))
+            skipping = own or flag == SWITCH
+        if not skipping:
+            kept.append(word)
+    return kept
 
 
 def _changes(config, other) -> list[str]:

@@ -45,6 +45,12 @@ def test_the_lines_make_the_cells(monkeypatch, capsys):
         assert not [key for key in typed if key.startswith("experiment.")]
 
 
+def test_what_is_the_experiments_own_may_be_typed_in_two_words():
+    typed = "--commands=true --config a.py --config.experiment.scales 0,0.5 --workdir x"
+    kept = command_lines._of_every_command(typed.split())
+    assert kept == ["--config", "a.py", "--workdir", "x"]
+
+
 def test_an_experiment_that_samples_by_itself_has_no_lines():
     config, _ = parsed(["eval.reproduce", "--config=configs/gallery.py", "--workdir=x"])
     with pytest.raises(ValueError, match="cells of gallery do not run apart"):
