@@ -35,16 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             "no command: name train.py, probe.py, sample.py, ... with its flags"
         )
-    found = [
-        subprocess.Popen(
-            [sys.executable, *given.command],
-            env={**os.environ, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # the terminal's Ctrl-C comes once, from here
-        )
-        for variables in environments(given.processes, given.devices, free_port())
-    ]
+    found: list[subprocess.Popen] = []
 
     def forward(signum, frame):
         for process in found:
@@ -53,9 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, forward)
+    for variables in environments(given.processes, given.devices, free_port()):
+        process = subprocess.Popen(
+            [sys.executable, *given.command],
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # the terminal's Ctrl-C comes once, from here
+        )
+        found.append(process)
     readers = [
-        threading.Thread(target=_print_lines, args=(index, process.stdout))
+        threading.Thread(target=_print_lines, args=(index, stream, number))
         for index, process in enumerate(found)
+        for number, stream in ((1, process.stdout), (2, process.stderr))
     ]
     for reader in readers:
         reader.start()
@@ -85,15 +86,15 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def _print_lines(index: int, stream) -> None:
+def _print_lines(index: int, stream, to: int) -> None:
     """Every line with its host; a bar that is drawn again is one line each time."""
     rest = b""
     while chunk := stream.read1():
         *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
         for line in filter(None, lines):
-            os.write(2, b"[%d] %s\n" % (index, line))
+            os.write(to, b"[%d] %s\n" % (index, line))
     if rest:
-        os.write(2, b"[%d] %s\n" % (index, rest))
+        os.write(to, b"[%d] %s\n" % (index, rest))
 
 
 def _count(text: str) -> int:

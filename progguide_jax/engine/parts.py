@@ -119,6 +119,7 @@ def _write_parts(path, total: int, size: int, make: Make) -> None:
     for start, end, _ in _parts(path):
         if start <= first:
             first = max(first, end)
+    first = int(sharding.from_host_0(np.array(first)))  # all begin there
     if 0 < first < total:
         what = "%s holds %d images, which stay: going on to %d"
         logging.info(what, path.parent, first, total)
