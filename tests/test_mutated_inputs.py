@@ -200,7 +200,7 @@ def attack_overrides(monkeypatch, tmp_path, count, first=0):
                 key = mutated(key.encode(), draw).decode(errors="replace")
             words.append(f"--config.{key}={value}")
         try:
-            found, _, given = parsing.parse(words, parsing.recipe(words))
+            found, _, given, _ = parsing.parse(words, parsing.recipe(words))
             validation.check_probing(found, given)
         except (ValueError, OSError, flags.Error) as error:
             assert str(error).strip(), words

@@ -128,7 +128,7 @@ def _element(value: Any, kind: type) -> Any:
     """A number of that kind, if value is one; else value, which the checks refuse."""
     try:
         number = kind(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return value
     return number if isinstance(value, str) or number == value else value
 

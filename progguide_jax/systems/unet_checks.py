@@ -95,13 +95,14 @@ def _widths(unet: ml_collections.ConfigDict, decoder: bool) -> list[int]:
     levels = [unet.base_channels * mult for mult in unet.channel_mult]
     if not decoder:
         return sorted({unet.base_channels, *levels})
+    blocks = min(unet.num_res_blocks, 8)  # further ones have the same widths
     skips, width = [unet.base_channels], unet.base_channels
     for i, channels in enumerate(levels):
-        skips += [channels] * (unet.num_res_blocks + (i < len(levels) - 1))
+        skips += [channels] * (blocks + (i < len(levels) - 1))
         width = channels
     widths = [*skips]
     for channels in reversed(levels):
-        for _ in range(unet.num_res_blocks + 1):
+        for _ in range(blocks + 1):
             widths.append(width + skips.pop())
             width = channels
     return sorted({*widths, width})

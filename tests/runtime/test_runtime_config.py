@@ -144,3 +144,7 @@ def test_a_damaged_config_json_is_one_line(tmp_path, text):
     ) as error:
         config_lib.check_resume(str(tmp_path), base.get_config())
     assert "\n" not in str(error.value)
+
+
+def test_what_no_integer_can_be_is_left_to_the_checks():
+    assert config_lib.as_tuple("1e999,2", (1, 2)) == (float("inf"), 2)

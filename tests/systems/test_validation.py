@@ -508,3 +508,7 @@ def test_the_normalised_widths_are_those_of_the_network():
             except ValueError:
                 valid = False
             assert valid == builds(config), (base_channels, mult)
+
+
+def test_blocks_without_number_are_checked_without_memory():
+    validation.validate(changed(**{"model.unet.num_res_blocks": 2**31}))
