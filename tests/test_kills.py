@@ -10,28 +10,17 @@ import sys
 
 import numpy as np
 import pytest
+import tiny_run
 
 from progguide_jax.engine import probing, sampling, training
 from progguide_jax.runtime import files
 
 ROOT = pathlib.Path(__file__).parents[1]
-RECIPE = """
-from configs import base
-
-def get_config():
-    c = base.get_config()
-    c.data.name, c.data.image_size, c.data.channels = "synthetic", 8, 3
-    c.data.num_classes, c.data.num_examples = 3, 96
-    c.noise.num_timesteps = 20
-    c.model.name, c.model.label_dim = "pix_film", 16
-    c.model.pix_film.width, c.model.pix_film.depth = 16, 1
-    c.train.num_steps, c.train.batch_size = 400, 16
-    c.train.log_every, c.train.checkpoint_every, c.train.sample_every = 1, 4, 0
-    c.probe.num_examples, c.probe.batch_size, c.probe.checkpoint_every = 9600, 96, 1
-    c.sample.num_images, c.sample.batch_size, c.sample.num_steps = 400, 16, 4
-    c.guidance.scale = 1.0
-    return c
-"""
+RECIPE = tiny_run.recipe(
+    "c.train.num_steps, c.train.checkpoint_every = 400, 4",
+    "c.probe.num_examples, c.probe.checkpoint_every = 9600, 1",
+    "c.sample.num_images = 400",
+)
 PROGRAM = """
 import sys
 import jax

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import tiny_run
 
 from progguide_jax import launch
 from progguide_jax.runtime import files
@@ -17,25 +18,13 @@ from progguide_jax.runtime import files
 pytestmark = [pytest.mark.slow, pytest.mark.multihost]
 
 ROOT = pathlib.Path(__file__).parents[1]
-RECIPE = """
-from configs import base
-
-def get_config():
-    c = base.get_config()
-    c.data.name, c.data.image_size, c.data.channels = "synthetic", 8, 3
-    c.data.num_classes, c.data.num_examples = 3, 96
-    c.noise.num_timesteps = 20
-    c.model.name, c.model.label_dim = "pix_film", 16
-    c.model.pix_film.width, c.model.pix_film.depth = 16, 1
-    c.train.num_steps, c.train.batch_size, c.train.learning_rate = 60, 16, 1e-2
-    c.train.warmup_steps = 5
-    c.train.log_every, c.train.checkpoint_every, c.train.sample_every = 1, 5, 0
-    c.probe.num_examples, c.probe.batch_size, c.probe.checkpoint_every = 960, 96, 2
-    c.sample.num_images, c.sample.batch_size, c.sample.num_steps = 40, 16, 4
-    c.eval.features, c.eval.metrics = "pixels", ("fd",)
-    c.guidance.schedule, c.guidance.scale = "gn", 1.0
-    return c
-"""
+RECIPE = tiny_run.recipe(
+    "c.train.num_steps, c.train.learning_rate = 60, 1e-2",
+    "c.train.warmup_steps, c.train.checkpoint_every = 5, 5",
+    "c.probe.num_examples, c.probe.checkpoint_every = 960, 2",
+    "c.sample.num_images, c.guidance.schedule = 40, 'gn'",
+    "c.eval.features, c.eval.metrics = 'pixels', ('fd',)",
+)
 
 
 @pytest.fixture(scope="module")
