@@ -44,7 +44,6 @@ class Rule:
         default=(-math.inf, math.inf), metadata=dict(static=True)
     )
     memory: str = dataclasses.field(default="", metadata=dict(static=True))
-
     references: str = dataclasses.field(default="mean", metadata=dict(static=True))
 
     def check_references(self, names: Iterable[str]) -> None:
